@@ -1,0 +1,114 @@
+package requeue
+
+import "time"
+
+// Rows 1 to 8: pods that are no longer ours, or whose end is decided.
+
+const (
+	// keyGrace is how long a mounted Secret may lag behind the key that a pod was signed with.
+	keyGrace = 2 * time.Minute
+	// LingerFor is how long a terminating pod stays after its hold is lifted: the executor's watch may be between two
+	// connections, and replays what it missed only from objects that are still there.
+	LingerFor = 3 * time.Second
+)
+
+// Row 1: no stamps, callback_id, or not kubernetes_executor=True.
+func notOurs(f facts) (Decision, bool) {
+	_, callback := f.pod.Annotations[AnnotationCallbackID]
+	if stamped(f.pod) && !callback && f.pod.Labels[LabelKubernetesExecutor] == "True" {
+		return Decision{}, false
+	}
+	if hasFinalizer(f.pod) {
+		return Decision{Action: Strip, Reason: ReasonNotOurs, Message: "not a task instance's pod"}, true
+	}
+	return Decision{Action: Ignore, Reason: ReasonNotOurs}, true
+}
+
+// Row 2: the pod it replaces is still tracked; that one's requeue is finished first.
+func predecessorTracked(f facts) (Decision, bool) {
+	p := f.predecessor()
+	return Decision{}, p != nil && Tracked(p)
+}
+
+// Row 3: the seal is broken, or its key is unknown for too long.
+func sealBroken(f facts) (Decision, bool) {
+	switch f.Seal.State {
+	case SealValid:
+		return Decision{}, false
+	case SealUnknownKey:
+		if wait := f.Seal.Since.Add(keyGrace).Sub(f.now); wait > 0 {
+			return Decision{After: min(wait, 5*time.Second)}, true
+		}
+		return Decision{Action: Report, Reason: ReasonTampered, Message: "the stamps are signed with a key that is not mounted"}, true
+	default:
+		return Decision{Action: Report, Reason: ReasonTampered, Message: "the stamps are not what was sealed: " + f.Seal.Error}, true
+	}
+}
+
+// Row 4: released but still tracked (a release of a terminating pod takes two patches), or discarded.
+func settled(f facts) (Decision, bool) {
+	if Discarded(f.pod) {
+		return Decision{Action: Strip, Reason: ReasonSettled}, true
+	}
+	if _, ok := f.pod.Labels[LabelHold]; ok || !Tracked(f.pod) {
+		return Decision{}, false
+	}
+	if wait := ReleasedAt(f.pod).Add(LingerFor).Sub(f.now); f.terminating() && wait > 0 {
+		return Decision{After: min(wait, LingerFor)}, true
+	}
+	return Decision{Action: Strip, Reason: ReasonSettled}, true
+}
+
+// Row 5: Airflow revoked the pod; Airflow wins.
+func revoked(f facts) (Decision, bool) {
+	return Decision{Action: Strip, Reason: ReasonRevoked, Message: "Airflow revoked the pod"}, Revoked(f.pod)
+}
+
+// Row 6: a namespace that is being deleted waits for our finalizers.
+func namespaceTerminating(f facts) (Decision, bool) {
+	return Decision{Action: Strip, Reason: ReasonNamespaceTerminating, Message: "the namespace is being deleted"}, f.NamespaceTerminating
+}
+
+// Row 7a: a late or abandoned create that came to its end; it never ran and is nobody's replacement.
+func neverCommitted(f facts) (Decision, bool) {
+	superseded := f.pod.Annotations[AnnotationReason] == string(ReasonSuperseded)
+	if !Ended(f.pod) || Committed(f.pod) || RequeueOf(f.pod) == "" || !Gated(f.pod) && !superseded {
+		return Decision{}, false
+	}
+	return Decision{Action: Discard, Reason: ReasonSuperseded, Message: "the pod never took the place of the one it was to replace"}, true
+}
+
+// Row 7b: the replacement is there. Commit it, with no two pods of the task instance attached at any time, then let go.
+func replaced(f facts) (Decision, bool) {
+	r := f.replacement()
+	if !Ended(f.pod) || r == nil {
+		return Decision{}, false
+	}
+	d := Decision{Reason: ReasonReplaced, Message: "replaced by " + r.Name, Replacement: r}
+	worker := laterWorker(f.pod.Labels[LabelWorker], f.pod.Annotations[AnnotationDetached])
+	switch {
+	case !Detached(f.pod) || Reattached(f.pod):
+		return f.detach(), true
+	case !Committed(r) || Tracked(r) && Worker(r) != laterWorker(Worker(r), worker):
+		d.Action, d.Worker = Commit, laterWorker(worker, Worker(r))
+	default:
+		d.Action = Strip
+		d.Annotations = map[string]string{AnnotationReplacedAt: FormatTime(f.now)}
+	}
+	return d, true
+}
+
+// detach is the first step of a requeue, and is repeated when an adoption in flight undid it.
+func (f facts) detach() Decision {
+	reason := requeueReason(f.pod)
+	message := describe(f.pod)
+	worker := f.pod.Labels[LabelWorker]
+	if was := f.pod.Annotations[AnnotationDetached]; was != "" {
+		worker = laterWorker(was, worker)
+	}
+	return Decision{Action: Detach, Reason: reason, Message: message, Annotations: map[string]string{
+		AnnotationDetached: worker,
+		AnnotationReason:   string(reason),
+		AnnotationMessage:  message,
+	}}
+}

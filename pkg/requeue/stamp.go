@@ -1,0 +1,142 @@
+package requeue
+
+import (
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strconv"
+
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+)
+
+// Pods are stamped as unstructured objects: a typed one would lose the fields that this build's API does not know.
+
+// stampAnnotations are the annotations that are never believed on the way in.
+func stampAnnotations() []string {
+	return []string{AnnotationAttempt, AnnotationJobSpec, AnnotationJobSpecChecksum, AnnotationSignature, AnnotationOrigin,
+		AnnotationRequeueOf, AnnotationQueuedAt, AnnotationNotBefore, AnnotationCommitted, AnnotationDetached,
+		AnnotationReason, AnnotationMessage, AnnotationWaitingSince, AnnotationReleasedAt, AnnotationDiscarded,
+		AnnotationReplacedAt}
+}
+
+// Unstamp takes everything of ours but the tuning off a pod that is about to be created, and reports whether there was
+// anything. Airflow's own airflow_pod_revoked stays.
+func Unstamp(pod *unstructured.Unstructured) bool {
+	found := false
+	prune := func(path []string, names ...string) {
+		m, ok, err := unstructured.NestedMap(pod.Object, path...)
+		if !ok || err != nil {
+			return
+		}
+		before := len(m)
+		for _, n := range names {
+			delete(m, n)
+		}
+		if len(m) == before {
+			return
+		}
+		found = true
+		if len(m) == 0 {
+			unstructured.RemoveNestedField(pod.Object, path...)
+			return
+		}
+		_ = unstructured.SetNestedMap(pod.Object, m, path...) // the path was just read
+	}
+	labels := []string{LabelTracked, LabelReplaced}
+	if pod.GetLabels()[LabelHold] == HoldValue {
+		labels = append(labels, LabelHold)
+	}
+	prune([]string{"metadata", "labels"}, labels...)
+	prune([]string{"metadata", "annotations"}, stampAnnotations()...)
+	if slices.Contains(pod.GetFinalizers(), Finalizer) {
+		found = true
+		if rest := slices.DeleteFunc(pod.GetFinalizers(), func(f string) bool { return f == Finalizer }); len(rest) > 0 {
+			pod.SetFinalizers(rest)
+		} else {
+			unstructured.RemoveNestedField(pod.Object, "metadata", "finalizers")
+		}
+	}
+	return ungateSubmitted(pod) || found
+}
+
+func ungateSubmitted(pod *unstructured.Unstructured) bool {
+	gates, ok, err := unstructured.NestedSlice(pod.Object, "spec", "schedulingGates")
+	if !ok || err != nil {
+		return false
+	}
+	rest := slices.DeleteFunc(slices.Clone(gates), func(g any) bool {
+		m, ok := g.(map[string]any)
+		return ok && m["name"] == SchedulingGate
+	})
+	switch len(rest) {
+	case len(gates):
+		return false
+	case 0:
+		unstructured.RemoveNestedField(pod.Object, "spec", "schedulingGates")
+	default:
+		_ = unstructured.SetNestedSlice(pod.Object, rest, "spec", "schedulingGates") // the path was just read
+	}
+	return true
+}
+
+// JobSpec returns the JSON of an unstamped pod without what only the API server writes: what is to be submitted again.
+func JobSpec(pod *unstructured.Unstructured) ([]byte, error) {
+	spec := pod.DeepCopy()
+	unstructured.RemoveNestedField(spec.Object, "status")
+	for _, field := range []string{"uid", "resourceVersion", "generation", "creationTimestamp", "managedFields", "selfLink"} {
+		unstructured.RemoveNestedField(spec.Object, "metadata", field)
+	}
+	raw, err := json.Marshal(spec.Object)
+	if err != nil {
+		return nil, fmt.Errorf("encoding the job spec: %w", err)
+	}
+	return raw, nil
+}
+
+// stamps are what tells one held pod from another.
+type stamps struct {
+	installation string // the value of LabelTracked
+	namespace    string // the request's; the object may not name one
+	attempt      int
+	origin       string
+	packed       string // job spec and its checksum
+	checksum     string
+	more         map[string]string // annotations of a replacement
+}
+
+// Stamp makes a held pod of one that Airflow submits: attempt 0 of a chain of its own.
+func (s *Sealer) Stamp(pod *unstructured.Unstructured, installation, namespace string, jobSpec []byte) error {
+	packed, checksum := s.Pack(jobSpec)
+	return s.stamp(pod, stamps{installation: installation, namespace: namespace, origin: pod.GetName(), packed: packed, checksum: checksum})
+}
+
+// stamp writes only what it must: a map or list that the pod does not have is made, nothing else is touched.
+func (s *Sealer) stamp(pod *unstructured.Unstructured, st stamps) error {
+	set := func(m map[string]string, pairs ...string) map[string]string {
+		if m == nil {
+			m = map[string]string{}
+		}
+		for i := 0; i+1 < len(pairs); i += 2 {
+			m[pairs[i]] = pairs[i+1]
+		}
+		return m
+	}
+	pod.SetLabels(set(pod.GetLabels(), LabelHold, HoldValue, LabelTracked, st.installation))
+	annotations := set(pod.GetAnnotations(), AnnotationAttempt, strconv.Itoa(st.attempt), AnnotationOrigin, st.origin,
+		AnnotationJobSpec, st.packed, AnnotationJobSpecChecksum, st.checksum)
+	for k, v := range st.more {
+		annotations[k] = v
+	}
+	pod.SetAnnotations(annotations)
+	if !slices.Contains(pod.GetFinalizers(), Finalizer) {
+		pod.SetFinalizers(append(pod.GetFinalizers(), Finalizer))
+	}
+	account, _, _ := unstructured.NestedString(pod.Object, "spec", "serviceAccountName") // empty means default
+	signature, err := s.Sign(pod, st.namespace, account)
+	if err != nil {
+		return err
+	}
+	annotations[AnnotationSignature] = signature
+	pod.SetAnnotations(annotations)
+	return nil
+}

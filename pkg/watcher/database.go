@@ -1,0 +1,39 @@
+package watcher
+
+import (
+	"log/slog"
+	"sync"
+	"time"
+)
+
+// database remembers whether the metadata database can be read. The leader says so on its Lease.
+type database struct {
+	log *slog.Logger
+
+	mu    sync.Mutex
+	known bool      // something was read, or failed to be
+	since time.Time // first failure of the outage; zero while it can be read
+}
+
+// observe takes the outcome of a read, logs a change of state once, and returns since when reads fail.
+func (d *database) observe(err error, now time.Time) time.Time {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	switch {
+	case err != nil && d.since.IsZero():
+		d.since = now
+		d.log.Error("metadata database is unreadable", "error", err)
+	case err == nil && !d.since.IsZero():
+		d.log.Info("metadata database is readable again", "after", now.Sub(d.since).Round(time.Second).String())
+		d.since = time.Time{}
+	}
+	d.known = true
+	return d.since
+}
+
+// readable reports whether the last read succeeded.
+func (d *database) readable() bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.known && d.since.IsZero()
+}

@@ -1,0 +1,134 @@
+package watcher
+
+import (
+	"sync"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/resourceversion"
+
+	"github.com/airflow-requeue/airflow-requeue/pkg/requeue"
+)
+
+// memory is what the watcher knows and no object says. All of it may be lost in a restart: decisions are then slower
+// (a grace begins anew) or more careful, never wrong.
+type memory struct {
+	mu      sync.Mutex
+	pods    map[types.UID]*podMemory
+	budgets map[queueing]*budget
+}
+
+type podMemory struct {
+	seenQueued   time.Time // queued_dttm seen before the pod ran
+	endedSince   time.Time // first seen ended
+	unknownSince time.Time // first seen signed with an unknown key
+	refused      requeue.Refusal
+	refusals     int
+	terminating  bool   // a create was answered that the namespace is terminating
+	written      string // resourceVersion of our own last write
+}
+
+// queueing is one stay of a try in state queued: what a budget belongs to.
+type queueing struct {
+	ref      requeue.Ref
+	try      int
+	queuedAt int64 // queued_dttm in microseconds
+}
+
+type budget struct {
+	replaced map[types.UID]bool
+	last     time.Time
+}
+
+// budgetsFor is how long a queueing's budget is remembered after its last replacement: Airflow's own requeue may make a
+// fresh pod for it.
+const budgetsFor = time.Hour
+
+func newMemory() *memory {
+	return &memory{pods: map[types.UID]*podMemory{}, budgets: map[queueing]*budget{}}
+}
+
+// of runs f on what is remembered of a pod.
+func (m *memory) of(uid types.UID, f func(*podMemory)) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	p, ok := m.pods[uid]
+	if !ok {
+		p = &podMemory{}
+		m.pods[uid] = p
+	}
+	f(p)
+}
+
+func (m *memory) forget(uid types.UID) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	delete(m.pods, uid)
+}
+
+// wrote remembers our own last write, so that an older pod in the informer is not decided on again.
+func (m *memory) wrote(pod *corev1.Pod) {
+	m.of(pod.UID, func(p *podMemory) { p.written = pod.ResourceVersion })
+}
+
+// behind reports whether the pod is older than our own last write to it: the event of that write is still to come.
+func (m *memory) behind(pod *corev1.Pod) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	p, ok := m.pods[pod.UID]
+	if !ok || p.written == "" {
+		return false
+	}
+	order, err := resourceversion.CompareResourceVersion(pod.ResourceVersion, p.written)
+	return err == nil && order < 0
+}
+
+func queueingOf(job requeue.Job, queuedAt time.Time) queueing {
+	return queueing{ref: job.Ref, try: job.TryNumber, queuedAt: queuedAt.UnixMicro()}
+}
+
+// spend counts a replaced pod against its queueing's budget.
+func (m *memory) spend(q queueing, uid types.UID, now time.Time) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	b, ok := m.budgets[q]
+	if !ok {
+		b = &budget{replaced: map[types.UID]bool{}}
+		m.budgets[q] = b
+	}
+	b.replaced[uid] = true
+	b.last = now
+}
+
+// spent counts the other pods that were replaced in the queueing.
+func (m *memory) spent(q queueing, uid types.UID) int {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	b, ok := m.budgets[q]
+	if !ok {
+		return 0
+	}
+	n := len(b.replaced)
+	if b.replaced[uid] {
+		n--
+	}
+	return n
+}
+
+// prune forgets budgets that nothing can ask for any more, and pods that are not tracked: a write's answer may come
+// after the event that says so.
+func (m *memory) prune(now time.Time, tracked map[types.UID]bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for q, b := range m.budgets {
+		if now.Sub(b.last) > budgetsFor {
+			delete(m.budgets, q)
+		}
+	}
+	for uid := range m.pods {
+		if !tracked[uid] {
+			delete(m.pods, uid)
+		}
+	}
+}

@@ -1,0 +1,227 @@
+package watcher
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/utils/clock"
+
+	"github.com/airflow-requeue/airflow-requeue/pkg/requeue"
+)
+
+// ReleaseOptions say whose holds to lift.
+type ReleaseOptions struct {
+	Installation string
+	Namespaces   []string
+	Clock        clock.Clock
+	Log          *slog.Logger
+}
+
+// Released counts what ReleaseAll did.
+type Released struct {
+	Released int // holds lifted, and detaches undone
+	Reported int // replacements that will never run, told to Airflow as failed
+	Deleted  int // uncommitted replacements
+	Stripped int // pods that only lost their finalizer
+}
+
+// releasePageSize bounds what one list holds in memory.
+const releasePageSize = 500
+
+// ReleaseAll lifts every hold of an installation and takes every finalizer off: for emergencies, for uninstalling, and
+// for the webhook when no watcher leads. It needs no metadata database and no signing key, may run at any time, also
+// beside a watcher, and may be repeated: no attached pod keeps a hold, no pod a finalizer.
+func ReleaseAll(ctx context.Context, client kubernetes.Interface, opts ReleaseOptions) (Released, error) {
+	r := releaser{writer: writer{client}, opts: opts}
+	for {
+		left, err := r.pass(ctx)
+		if err != nil || left == 0 {
+			return r.done, err
+		}
+		// What is left is terminating and lingers for the executor to see, or was changed by others meanwhile.
+		select {
+		case <-ctx.Done():
+			return r.done, fmt.Errorf("releasing all pods: %d are left: %w", left, context.Cause(ctx))
+		case <-opts.Clock.After(requeue.LingerFor):
+		}
+	}
+}
+
+type releaser struct {
+	writer
+	opts ReleaseOptions
+	done Released
+}
+
+// pass takes each tracked pod one step further and returns how many are still tracked.
+func (r *releaser) pass(ctx context.Context) (left int, err error) {
+	for _, namespace := range r.opts.Namespaces {
+		pods, err := r.list(ctx, namespace)
+		if err != nil {
+			return left, err
+		}
+		// What was never committed goes first: its predecessor is released as if there had been no replacement.
+		slices.SortStableFunc(pods, func(a, b corev1.Pod) int { return cmp.Compare(rank(&a), rank(&b)) })
+		chain := newChain(pods) // of pointers into the sorted list
+		for i := range pods {
+			gone, err := r.release(ctx, &pods[i], chain)
+			switch {
+			case apierrors.IsNotFound(err):
+			case errors.Is(err, errStale):
+				left++
+			case err != nil:
+				return left, err
+			case !gone:
+				left++
+			}
+		}
+	}
+	return left, nil
+}
+
+func rank(pod *corev1.Pod) int {
+	if neverCommitted(pod) {
+		return 0
+	}
+	return 1
+}
+
+func neverCommitted(pod *corev1.Pod) bool {
+	return requeue.RequeueOf(pod) != "" && requeue.Gated(pod) && !requeue.Committed(pod)
+}
+
+// list reads all tracked pods before the first write: what becomes of one depends on its replacement.
+func (r *releaser) list(ctx context.Context, namespace string) ([]corev1.Pod, error) {
+	var pods []corev1.Pod
+	list := metav1.ListOptions{LabelSelector: requeue.LabelTracked + "=" + r.opts.Installation, Limit: releasePageSize}
+	for {
+		page, err := r.client.CoreV1().Pods(namespace).List(ctx, list)
+		if err != nil {
+			return nil, fmt.Errorf("listing the held pods of namespace %s: %w", namespace, err)
+		}
+		pods = append(pods, page.Items...)
+		if list.Continue = page.Continue; list.Continue == "" {
+			return pods, nil
+		}
+	}
+}
+
+// chain finds pods by what they replace.
+type chain struct {
+	byUID      map[string]*corev1.Pod
+	successors map[string][]*corev1.Pod
+}
+
+func newChain(pods []corev1.Pod) chain {
+	c := chain{byUID: map[string]*corev1.Pod{}, successors: map[string][]*corev1.Pod{}}
+	for i := range pods {
+		p := &pods[i]
+		c.byUID[string(p.UID)] = p
+		if of := requeue.RequeueOf(p); of != "" {
+			c.successors[of] = append(c.successors[of], p)
+		}
+	}
+	return c
+}
+
+// inPlace reports whether a replacement of the pod runs, or may.
+func (c chain) inPlace(pod *corev1.Pod) bool {
+	for _, s := range c.successors[string(pod.UID)] {
+		if requeue.Committed(s) || !requeue.Gated(s) {
+			return true
+		}
+	}
+	return false
+}
+
+// release takes a pod one step further; gone says that nothing of ours is left on it.
+func (r *releaser) release(ctx context.Context, pod *corev1.Pod, c chain) (gone bool, err error) {
+	now := r.opts.Clock.Now()
+	_, held := pod.Labels[requeue.LabelHold]
+	switch {
+	case requeue.Discarded(pod) || requeue.Revoked(pod):
+		return r.let(ctx, pod, "finalizer dropped", &r.done.Stripped)
+	case !held && pod.DeletionTimestamp != nil && now.Sub(requeue.ReleasedAt(pod)) < requeue.LingerFor:
+		return false, nil
+	case !held:
+		return r.let(ctx, pod, "", nil) // counted when the hold was lifted
+	case neverCommitted(pod):
+		return r.drop(ctx, pod, c)
+	case requeue.Detached(pod) && c.inPlace(pod):
+		if requeue.Reattached(pod) {
+			if pod, err = r.detach(ctx, pod, map[string]string{requeue.AnnotationDetached: requeue.Worker(pod)}); err != nil {
+				return false, err
+			}
+		}
+		return r.let(ctx, pod, "finalizer dropped, it was replaced", &r.done.Stripped)
+	}
+	return r.lift(ctx, pod, now)
+}
+
+// lift ends a hold. Airflow must see an end where there is one: a pod that no kubelet will end is marked as failed.
+func (r *releaser) lift(ctx context.Context, pod *corev1.Pod, now time.Time) (gone bool, err error) {
+	open := pod.Status.Phase != corev1.PodSucceeded && pod.Status.Phase != corev1.PodFailed
+	count, what := &r.done.Released, "hold lifted"
+	if open && (requeue.Ended(pod) || requeue.Gated(pod)) {
+		pod, err = r.markFailed(ctx, pod, requeue.ReasonReleased, "airflow-requeue released all pods before this one could run")
+		if err != nil {
+			return false, err
+		}
+	}
+	if requeue.Gated(pod) {
+		count, what = &r.done.Reported, "reported as failed, it could not run any more"
+	}
+	linger := pod.DeletionTimestamp != nil
+	if _, err = r.writer.lift(ctx, pod, requeue.Worker(pod), linger, now); err != nil {
+		return false, err
+	}
+	r.tell(pod, what, count)
+	return !linger, nil
+}
+
+// drop deletes a replacement that never took its predecessor's place. An adoption may have given it the living
+// scheduler's id; that goes to the old pod, which is released next.
+func (r *releaser) drop(ctx context.Context, pod *corev1.Pod, c chain) (gone bool, err error) {
+	if old, worker := c.byUID[requeue.RequeueOf(pod)], pod.Labels[requeue.LabelWorker]; old != nil && worker != "" && requeue.Detached(old) {
+		patched, err := r.annotate(ctx, old, map[string]string{requeue.AnnotationDetached: worker})
+		if err != nil {
+			return false, err
+		}
+		*old = *patched
+	}
+	if pod.DeletionTimestamp == nil {
+		if err := r.writer.delete(ctx, pod); err != nil {
+			return false, err
+		}
+		r.tell(pod, "deleted, it had not taken its predecessor's place", &r.done.Deleted)
+		if pod, err = r.get(ctx, pod); err != nil {
+			return false, err
+		}
+	}
+	return r.let(ctx, pod, "", nil)
+}
+
+// let takes finalizer and tracked label off.
+func (r *releaser) let(ctx context.Context, pod *corev1.Pod, what string, count *int) (gone bool, err error) {
+	if _, err := r.strip(ctx, pod, nil, false); err != nil {
+		return false, err
+	}
+	if count != nil {
+		r.tell(pod, what, count)
+	}
+	return true, nil
+}
+
+func (r *releaser) tell(pod *corev1.Pod, what string, count *int) {
+	*count++
+	r.opts.Log.Info("pod released", "namespace", pod.Namespace, "pod", pod.Name, "uid", string(pod.UID), "reason", string(requeue.ReasonReleased), "what", what)
+}
