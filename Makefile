@@ -1,0 +1,50 @@
+# Every target says what it does: `make` lists them. A fresh machine needs Go and make; what else a target runs is built
+# from Go modules once, into a cache outside the checkout, or installed by hack/databases.sh.
+
+.DEFAULT_GOAL := help
+SHELL := bash
+.SHELLFLAGS := -eu -o pipefail -c
+
+GO ?= go
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+
+.PHONY: help
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: demo
+demo: controlplane ## show the main job on a real kube-apiserver, as a live timeline
+	@$(GO) run ./demo
+
+.PHONY: test
+test: controlplane tools databases ## prove it: all tests, with the race detector, on real servers
+	$(GO) test -race -timeout 20m ./...
+
+.PHONY: lint
+lint: ## run golangci-lint and check that the modules are tidy
+	"$$($(GO) run ./internal/tools/cmd/tool golangci-lint)" run ./...
+	$(GO) mod tidy -diff
+
+.PHONY: build
+build: ## build webhook and watcher into bin/
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags "-s -w" -o bin/airflow-requeue-webhook ./cmd/webhook
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags "-s -w" -o bin/airflow-requeue-watcher ./cmd/watcher
+
+.PHONY: fuzz
+fuzz: ## fuzz each target for FUZZTIME (default 20s)
+	@for target in $$(grep -rhoE --include='*_test.go' '^func Fuzz[A-Za-z0-9_]+' pkg | sed 's/func //'); do \
+		package=$$(grep -rlE --include='*_test.go' "^func $$target\(" pkg | xargs dirname); \
+		$(GO) test -run '^$$' -fuzz "^$$target\$$" -fuzztime $${FUZZTIME:-20s} ./$$package; \
+	done
+
+.PHONY: controlplane
+controlplane: ## build etcd and kube-apiserver into the cache (once, about 4 minutes)
+	@$(GO) run ./internal/controlplane/cmd/controlplane >/dev/null
+
+.PHONY: tools
+tools: ## build kustomize into the cache (once)
+	@$(GO) run ./internal/tools/cmd/tool kustomize >/dev/null
+
+.PHONY: databases
+databases: ## install PostgreSQL, PgBouncer and MariaDB where Debian's packages can be; else their tests skip
+	@hack/databases.sh || [ "$${CI:-}" != true ]
