@@ -1,0 +1,190 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/pflag"
+	"k8s.io/apimachinery/pkg/api/validate/content"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/klog/v2"
+
+	"github.com/airflow-requeue/airflow-requeue/internal/flags"
+	"github.com/airflow-requeue/airflow-requeue/pkg/requeue"
+	"github.com/airflow-requeue/airflow-requeue/pkg/tidb"
+	"github.com/airflow-requeue/airflow-requeue/pkg/watcher"
+)
+
+const commandRelease = "release"
+
+const intro = `airflow-requeue-watcher settles the worker pods that airflow-requeue holds: it replaces those that died before
+their task started, and gives every other back to Airflow.
+
+  airflow-requeue-watcher [flags]                 watch, compete for the Lease, and settle pods while leading
+  airflow-requeue-watcher release --all [flags]   lift every hold and take every finalizer off, then exit: for
+                                                  emergencies and uninstalling; remove the webhook's
+                                                  MutatingWebhookConfiguration first
+`
+
+type options struct {
+	command string
+
+	installation string
+	namespaces   []string
+	database     tidb.Source
+	signingKeys  string
+
+	lease          watcher.LeaseOptions
+	policy         requeue.Policy
+	replacedPodTTL time.Duration
+
+	workers       int
+	metricsListen string
+	kubeconfig    string
+	apiQPS        float32
+	apiBurst      int
+	log           flags.Log
+
+	all     bool
+	timeout time.Duration
+}
+
+// newOptions returns the flags of a command and what they set; ownNamespace, empty when unknown, is a default of some.
+func newOptions(command, ownNamespace string) (*options, *flags.Groups) {
+	o := &options{command: command, policy: requeue.DefaultPolicy()}
+	g := &flags.Groups{}
+
+	scope := g.Add("Whose pods are settled")
+	scope.StringVar(&o.installation, "installation", "airflow-requeue", "`name` of this installation, where a cluster has several")
+	var namespaces []string
+	if ownNamespace != "" {
+		namespaces = []string{ownNamespace}
+	}
+	scope.StringSliceVar(&o.namespaces, "namespace", namespaces, "`namespace` that Airflow puts worker pods in; repeatable")
+
+	if command == commandRelease {
+		set := g.Add("Release")
+		set.BoolVar(&o.all, "all", false, "release all pods of the installation; required, so that it is meant")
+		set.DurationVar(&o.timeout, "timeout", 5*time.Minute, "give up after this long; what was released stays released")
+	} else {
+		o.watchFlags(g, ownNamespace)
+	}
+
+	process := g.Add("Process")
+	process.StringVar(&o.kubeconfig, "kubeconfig", "", "`file` with access to the API server (default: the pod's own access)")
+	process.Float32Var(&o.apiQPS, "kube-api-qps", 500, "requests a second to the API server; its own priority and fairness is what limits")
+	process.IntVar(&o.apiBurst, "kube-api-burst", 1000, "requests at once to the API server")
+	flags.AddLogFlags(process, &o.log)
+	return o, g
+}
+
+func (o *options) watchFlags(g *flags.Groups, ownNamespace string) {
+	database := g.Add("Airflow's metadata database (one of both)")
+	database.StringVar(&o.database.File, "database-url-file", "", "`file` with its SQLAlchemy URL, such as the Helm chart's Secret <release>-metadata, key connection, mounted")
+	database.StringVar(&o.database.Env, "database-url-env", "", "environment `variable` with its SQLAlchemy URL")
+
+	keys := g.Add("Seal")
+	keys.StringVar(&o.signingKeys, "signing-keys-dir", "/etc/airflow-requeue/signing-keys", "`directory` with the keys that seal stamps, the same as the webhook's; followed as it changes")
+
+	lease := g.Add("Leader election")
+	lease.StringVar(&o.lease.Namespace, "lease-namespace", ownNamespace, "`namespace` of the Lease")
+	lease.StringVar(&o.lease.Name, "lease-name", "", "`name` of the Lease (default: the installation's)")
+	lease.DurationVar(&o.lease.Duration, "lease-duration", 15*time.Second, "how long a silent leader keeps the Lease")
+	lease.DurationVar(&o.lease.RenewDeadline, "lease-renew-deadline", 10*time.Second, "how long a leader that can't renew goes on; then it exits")
+	lease.DurationVar(&o.lease.RetryPeriod, "lease-retry-period", 2*time.Second, "time between two renewals")
+
+	flags.AddPolicyFlags(g.Add("Policy: defaults for pods without tuning annotations; give the webhook the same"), &o.policy)
+
+	settle := g.Add("Settling")
+	settle.DurationVar(&o.replacedPodTTL, "replaced-pod-ttl", time.Hour, "keep replaced pods for this long, at most the last 3 of a task; 0: delete them at once")
+	settle.IntVar(&o.workers, "workers", 256, "pods that are settled at the same time")
+	settle.StringVar(&o.metricsListen, "metrics-listen", ":8080", "`address` for /livez, /readyz and /metrics, by plain HTTP")
+}
+
+// parse reads arguments; help is not empty where it was asked for.
+func parse(args []string, ownNamespace string) (o *options, help string, err error) {
+	command := ""
+	if len(args) > 0 && args[0] == commandRelease {
+		command, args = args[0], args[1:]
+	}
+	o, groups := newOptions(command, ownNamespace)
+	all := groups.All("airflow-requeue-watcher")
+	switch err := all.Parse(args); {
+	case errors.Is(err, pflag.ErrHelp):
+		return nil, groups.Help(intro), nil
+	case err != nil:
+		return nil, "", fmt.Errorf("%w; see --help", err)
+	case all.NArg() > 0:
+		return nil, "", fmt.Errorf("unexpected argument %s; see --help", strings.Join(all.Args(), " "))
+	}
+	if err := o.complete(); err != nil {
+		return nil, "", err
+	}
+	return o, "", o.validate()
+}
+
+// complete fills in the defaults that depend on other flags and on the process.
+func (o *options) complete() error {
+	if o.lease.Name == "" {
+		o.lease.Name = o.installation
+	}
+	host, err := os.Hostname()
+	if err != nil {
+		return fmt.Errorf("reading the hostname: %w", err)
+	}
+	o.lease.Identity = fmt.Sprintf("%s_%d", host, os.Getpid())
+	return nil
+}
+
+// validate says all that is wrong, and what would be right.
+func (o *options) validate() error {
+	var errs []error
+	must := func(ok bool, format string, args ...any) {
+		if !ok {
+			errs = append(errs, fmt.Errorf(format, args...))
+		}
+	}
+	must(o.installation != "" && len(content.IsLabelValue(o.installation)) == 0,
+		"--installation=%s: it must be good as the value of a label: up to 63 letters, digits, '-', '_' or '.'", o.installation)
+	must(len(o.namespaces) > 0 && !slices.Contains(o.namespaces, ""), "--namespace is missing or empty: name where Airflow puts worker pods")
+	must(o.apiQPS > 0 && o.apiBurst > 0, "--kube-api-qps and --kube-api-burst: use more than 0")
+	if o.command == commandRelease {
+		must(o.all, "release takes --all: it lifts every hold of installation %s", o.installation)
+		must(o.timeout > 0, "--timeout=%s: use more than 0", o.timeout)
+		return errors.Join(errs...)
+	}
+	must((o.database.File == "") != (o.database.Env == ""),
+		"--database-url-file or --database-url-env is needed, not both: say where the SQLAlchemy URL of Airflow's metadata database is")
+	must(o.signingKeys != "", "--signing-keys-dir is empty: give the directory where the Secret with the signing keys is mounted")
+	must(o.lease.Namespace != "", "--lease-namespace is empty: give the namespace of the Lease, or set POD_NAMESPACE")
+	must(o.lease.Duration > o.lease.RenewDeadline && o.lease.RenewDeadline > 2*o.lease.RetryPeriod && o.lease.RetryPeriod > 0,
+		"--lease-duration must be above --lease-renew-deadline, and that above twice --lease-retry-period")
+	must(o.replacedPodTTL >= 0, "--replaced-pod-ttl=%s: use 0 or more", o.replacedPodTTL)
+	must(o.workers > 0, "--workers=%d: use 1 or more", o.workers)
+	must(o.metricsListen != "", "--metrics-listen is empty: give an address such as :8080")
+	errs = append(errs, flags.ValidatePolicy(o.policy))
+	return errors.Join(errs...)
+}
+
+// client is the API server's, which logs what it has to say where we do.
+func (o *options) client(log *slog.Logger) (kubernetes.Interface, error) {
+	klog.SetSlogLogger(log)
+	config, err := flags.RESTConfig(o.kubeconfig)
+	if err != nil {
+		return nil, err
+	}
+	config.QPS, config.Burst = o.apiQPS, o.apiBurst
+	config.ContentType = "application/vnd.kubernetes.protobuf" // typed objects only; replacements go as their own JSON
+	config.AcceptContentTypes = "application/vnd.kubernetes.protobuf,application/json"
+	config.UserAgent = "airflow-requeue-watcher"
+	client, err := kubernetes.NewForConfig(config)
+	if err != nil {
+		return nil, fmt.Errorf("making the API server's client: %w", err)
+	}
+	return client, nil
+}

@@ -1,0 +1,25 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/utils/clock"
+
+	"github.com/airflow-requeue/airflow-requeue/pkg/watcher"
+)
+
+// release lifts every hold and says what it did, also when it could not finish.
+func release(ctx context.Context, o *options, client kubernetes.Interface, log *slog.Logger, stdout io.Writer) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, o.timeout, fmt.Errorf("--timeout=%s is over; run it again", o.timeout))
+	defer cancel()
+	done, err := watcher.ReleaseAll(ctx, client, watcher.ReleaseOptions{
+		Installation: o.installation, Namespaces: o.namespaces, Clock: clock.RealClock{}, Log: log})
+	_, printErr := fmt.Fprintf(stdout, "installation %s: %d released, %d reported as failed, %d uncommitted replacements deleted, %d let go\n",
+		o.installation, done.Released, done.Reported, done.Deleted, done.Stripped)
+	return errors.Join(err, printErr)
+}

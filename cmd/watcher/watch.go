@@ -1,0 +1,120 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"golang.org/x/sync/errgroup"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/kubernetes/scheme"
+	"k8s.io/client-go/tools/events"
+	"k8s.io/utils/clock"
+
+	"github.com/airflow-requeue/airflow-requeue/internal/httpserve"
+	"github.com/airflow-requeue/airflow-requeue/internal/keyfile"
+	"github.com/airflow-requeue/airflow-requeue/pkg/requeue"
+	"github.com/airflow-requeue/airflow-requeue/pkg/tidb"
+	"github.com/airflow-requeue/airflow-requeue/pkg/watcher"
+)
+
+// watch runs until the context ends or the Lease is lost.
+func watch(ctx context.Context, o *options, client kubernetes.Interface, log *slog.Logger) error {
+	keys, err := keyfile.NewSource(o.signingKeys, log)
+	if err != nil {
+		return err
+	}
+	sealer, err := requeue.NewSealer(keys.Keys)
+	if err != nil {
+		return err
+	}
+	db, err := openDatabase(ctx, o.database, log)
+	if err != nil {
+		return err
+	}
+	defer db.Close()
+	listener, err := net.Listen("tcp", o.metricsListen)
+	if err != nil {
+		return fmt.Errorf("listening on --metrics-listen=%s: %w", o.metricsListen, err)
+	}
+
+	broadcaster := events.NewBroadcaster(&events.EventSinkImpl{Interface: client.EventsV1()})
+	defer broadcaster.Shutdown()
+	if err := broadcaster.StartRecordingToSinkWithContext(ctx); err != nil {
+		return fmt.Errorf("starting the event recorder: %w", err)
+	}
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	batcher := tidb.NewBatcher(db.Lookup, tidb.MaxRefs)
+	w, err := watcher.New(
+		watcher.Options{Installation: o.installation, Namespaces: o.namespaces, Policy: o.policy,
+			ReplacedPodTTL: o.replacedPodTTL, Workers: o.workers},
+		watcher.Dependencies{Client: client, Rows: batcher, Sealer: sealer, Clock: clock.RealClock{}, Log: log,
+			Events: broadcaster.NewRecorder(scheme.Scheme, "airflow-requeue-watcher"), Registry: registry})
+	if err != nil {
+		return err
+	}
+	batcher.Observe = func(q tidb.Query) { w.Query(q.Took, q.Refs, q.Err) }
+
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { keys.Run(ctx); return nil })
+	group.Go(func() error { batcher.Run(ctx); return nil })
+	group.Go(func() error {
+		return httpserve.Serve(ctx, httpserve.New(httpserve.Admin(registry, checks(w, client)...), nil, log), listener)
+	})
+	group.Go(func() error {
+		if err := w.Start(ctx); err != nil {
+			return err
+		}
+		log.Info("watching", "installation", o.installation, "namespaces", o.namespaces, "database", db.Schema().String())
+		return watcher.RunElected(ctx, client, o.lease, w.Ready, w.Lead, log)
+	})
+	if err := group.Wait(); err != nil && !errors.Is(err, context.Canceled) {
+		return err
+	}
+	log.Info("stopped")
+	return nil
+}
+
+// openDatabase connects to the metadata database; a schema that is not understood is an error here and not later.
+func openDatabase(ctx context.Context, source tidb.Source, log *slog.Logger) (*tidb.DB, error) {
+	url, err := source.URL()
+	if err != nil {
+		return nil, err
+	}
+	db, err := tidb.Open(ctx, url)
+	if err != nil {
+		return nil, err
+	}
+	for _, warning := range db.Schema().Warnings {
+		log.Warn("metadata database", "warning", warning)
+	}
+	return db, nil
+}
+
+// apiTimeout bounds the question whether the API server answers.
+const apiTimeout = 2 * time.Second
+
+// checks are what readiness depends on, each by its name. The metadata database is not asked, it is remembered how the
+// last read went: at rest there are no queries.
+func checks(w *watcher.Watcher, client kubernetes.Interface) []httpserve.Check {
+	return []httpserve.Check{
+		{Name: "database", Ready: w.DatabaseError},
+		{Name: "api", Ready: func() error {
+			ctx, cancel := context.WithTimeout(context.Background(), apiTimeout)
+			defer cancel()
+			return client.Discovery().RESTClient().Get().AbsPath("/version").Do(ctx).Error()
+		}},
+		{Name: "informers", Ready: func() error {
+			if !w.Synced() {
+				return errors.New("the held pods are not all listed yet")
+			}
+			return nil
+		}},
+	}
+}

@@ -1,0 +1,66 @@
+-- What `airflow db migrate` of Airflow 3.4.0b2 makes on MariaDB, without foreign keys.
+-- Made by hack/airflow-ddl.sh; not edited by hand.
+
+CREATE TABLE `task_instance` (
+  `id` uuid NOT NULL,
+  `task_id` varchar(250) CHARACTER SET utf8mb3 COLLATE utf8mb3_bin NOT NULL,
+  `dag_id` varchar(250) CHARACTER SET utf8mb3 COLLATE utf8mb3_bin NOT NULL,
+  `run_id` varchar(250) CHARACTER SET utf8mb3 COLLATE utf8mb3_bin NOT NULL,
+  `region_index` int(11) NOT NULL DEFAULT -1,
+  `region_id` binary(16) NOT NULL DEFAULT unhex('00000000000000000000000000000000'),
+  `start_date` timestamp(6) NULL DEFAULT NULL,
+  `end_date` timestamp(6) NULL DEFAULT NULL,
+  `duration` float DEFAULT NULL,
+  `state` varchar(20) DEFAULT NULL,
+  `try_number` int(11) NOT NULL,
+  `max_tries` int(11) NOT NULL DEFAULT -1,
+  `working_set` tinyint(1) DEFAULT 1,
+  `archived_reason` varchar(50) DEFAULT NULL,
+  `hostname` varchar(1000) DEFAULT NULL,
+  `unixname` varchar(1000) DEFAULT NULL,
+  `pool` varchar(256) NOT NULL,
+  `pool_slots` int(11) NOT NULL,
+  `queue` varchar(256) DEFAULT NULL,
+  `priority_weight` int(11) DEFAULT NULL,
+  `operator` varchar(1000) DEFAULT NULL,
+  `custom_operator_name` varchar(1000) DEFAULT NULL,
+  `queued_dttm` timestamp(6) NULL DEFAULT NULL,
+  `scheduled_dttm` timestamp(6) NULL DEFAULT NULL,
+  `queued_by_job_id` int(11) DEFAULT NULL,
+  `last_heartbeat_at` timestamp(6) NULL DEFAULT NULL,
+  `pid` int(11) DEFAULT NULL,
+  `executor` varchar(1000) DEFAULT NULL,
+  `executor_config` blob DEFAULT NULL,
+  `updated_at` timestamp(6) NULL DEFAULT NULL,
+  `rendered_map_index` varchar(250) DEFAULT NULL,
+  `context_carrier` longtext CHARACTER SET utf8mb4 COLLATE utf8mb4_bin DEFAULT NULL CHECK (json_valid(`context_carrier`)),
+  `external_executor_id` text DEFAULT NULL,
+  `trigger_id` int(11) DEFAULT NULL,
+  `trigger_timeout` timestamp(6) NULL DEFAULT NULL,
+  `next_method` varchar(1000) DEFAULT NULL,
+  `next_kwargs` longtext CHARACTER SET utf8mb4 COLLATE utf8mb4_bin DEFAULT NULL CHECK (json_valid(`next_kwargs`)),
+  `task_display_name` varchar(2000) DEFAULT NULL,
+  `dag_version_id` uuid DEFAULT NULL,
+  `retry_delay_override` float DEFAULT NULL,
+  `retry_reason` varchar(500) DEFAULT NULL,
+  PRIMARY KEY (`id`),
+  UNIQUE KEY `task_instance_try_key` (`dag_id`,`task_id`,`run_id`,`region_id`,`region_index`,`try_number`),
+  UNIQUE KEY `task_instance_current_key` (`dag_id`,`task_id`,`run_id`,`region_id`,`region_index`,`working_set`),
+  KEY `ti_current_dag_run` (`working_set`,`dag_id`,`run_id`,`state`),
+  KEY `ti_current_state` (`working_set`,`state`),
+  KEY `ti_dag_run` (`dag_id`,`run_id`),
+  KEY `ti_dag_state` (`dag_id`,`state`),
+  KEY `ti_dag_version_id` (`dag_version_id`),
+  KEY `ti_heartbeat` (`last_heartbeat_at`),
+  KEY `ti_pool` (`pool`,`state`,`priority_weight`),
+  KEY `ti_state_lkp` (`dag_id`,`task_id`,`run_id`,`state`),
+  KEY `ti_state` (`state`),
+  KEY `ti_trigger_id` (`trigger_id`)
+) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_general_ci;
+
+CREATE TABLE `alembic_version` (
+  `version_num` varchar(32) NOT NULL,
+  PRIMARY KEY (`version_num`)
+) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_general_ci;
+
+INSERT INTO alembic_version (version_num) VALUES ('9cffe90fa0c0');
