@@ -6,9 +6,12 @@ import (
 	"context"
 	"database/sql"
 	"fmt"
+	"os"
+	"path/filepath"
 	"strings"
 	"time"
 
+	"github.com/google/uuid"
 	_ "modernc.org/sqlite" // the driver "sqlite"
 
 	"github.com/airflow-requeue/airflow-requeue/pkg/requeue"
@@ -20,7 +23,18 @@ type DB struct {
 	pool *sql.DB
 }
 
-// Create makes a database file by the statements of a migration's dump (see pkg/tidb/testdata).
+// Tables returns the statements that make the tables of an Airflow release, as its own migration made them (see
+// hack/airflow-ddl.sh). They are read from the checkout, whose root the caller knows: they belong to pkg/tidb's tests and
+// are in no program.
+func Tables(root, release string) (string, error) {
+	content, err := os.ReadFile(filepath.Join(root, "pkg", "tidb", "testdata", release+"-sqlite.sql"))
+	if err != nil {
+		return "", fmt.Errorf("reading the tables of Airflow %s: %w", release, err)
+	}
+	return string(content), nil
+}
+
+// Create makes a database file by the statements of a migration's dump: see Tables.
 func Create(ctx context.Context, path, ddl string) (*DB, error) {
 	pool, err := sql.Open("sqlite", "file:"+path+"?_pragma=busy_timeout(10000)&_pragma=journal_mode(WAL)")
 	if err != nil {
@@ -49,6 +63,33 @@ func (db *DB) Insert(ctx context.Context, t requeue.TaskInstance) error {
 		return fmt.Errorf("adding task instance %s: %w", t.Key, err)
 	}
 	return nil
+}
+
+// Get reads a task instance's row.
+func (db *DB) Get(ctx context.Context, key requeue.Key) (requeue.TaskInstance, error) {
+	t := requeue.TaskInstance{Key: key}
+	var state, hostname, queued sql.NullString
+	var job sql.NullInt64
+	err := db.pool.QueryRowContext(ctx, `SELECT id, state, try_number, hostname, CAST(queued_dttm AS TEXT), queued_by_job_id
+		FROM task_instance WHERE dag_id = ? AND task_id = ? AND run_id = ? AND map_index = ?`,
+		key.DagID, key.TaskID, key.RunID, key.MapIndex).Scan(&t.ID, &state, &t.TryNumber, &hostname, &queued, &job)
+	if err != nil {
+		return t, fmt.Errorf("reading task instance %s: %w", key, err)
+	}
+	if t.ID != "" {
+		parsed, err := uuid.Parse(t.ID)
+		if err != nil {
+			return t, fmt.Errorf("reading the id of task instance %s: %w", key, err)
+		}
+		t.ID = parsed.String()
+	}
+	t.State, t.Hostname, t.QueuedByJobID = requeue.State(state.String), hostname.String, job.Int64
+	if queued.Valid {
+		if t.QueuedAt, err = time.ParseInLocation(stampLayout, queued.String, time.UTC); err != nil {
+			return t, fmt.Errorf("reading task instance %s: %w", key, err)
+		}
+	}
+	return t, nil
 }
 
 // Update writes what changes of a task instance's row; the key says which.
@@ -83,9 +124,12 @@ func null(s string) any {
 	return s
 }
 
+// stampLayout is how SQLAlchemy keeps a time in SQLite.
+const stampLayout = "2006-01-02 15:04:05.000000"
+
 func stamp(t time.Time) any {
 	if t.IsZero() {
 		return nil
 	}
-	return t.UTC().Format("2006-01-02 15:04:05.000000")
+	return t.UTC().Format(stampLayout)
 }
