@@ -1,0 +1,148 @@
+package manifests_test
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+	authorizationv1 "k8s.io/api/authorization/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+)
+
+func TestTheWatcherNeedsAllOfItsRightsAndNoOthers(t *testing.T) {
+	testLeastRights(t, "watcher", func(ctx context.Context, s *site) error {
+		stop, err := s.lead(ctx)
+		if err == nil {
+			err = s.replace(ctx)
+		}
+		if err == nil {
+			err = s.report(ctx)
+		}
+		if stopped := stop(); err == nil {
+			err = stopped
+		}
+		if err == nil {
+			err = s.release(ctx)
+		}
+		return err
+	})
+}
+
+func TestTheWebhookNeedsAllOfItsRightsAndNoOthers(t *testing.T) {
+	testLeastRights(t, "webhook", func(ctx context.Context, s *site) error {
+		_, err := s.account.CoordinationV1().Leases(s.Namespace).Get(ctx, s.Namespace, metav1.GetOptions{})
+		if !apierrors.IsNotFound(err) {
+			return fmt.Errorf("reading the Lease that nobody has made: %w", err)
+		}
+		return s.release(ctx)
+	})
+}
+
+// testLeastRights has an account do its work with its rights, and once more without each of them.
+func testLeastRights(t *testing.T, component string, work func(context.Context, *site) error) {
+	t.Helper()
+	t.Run("with all rights nothing is refused", func(t *testing.T) {
+		t.Parallel()
+		ctx, s := newSite(t, "airflow-requeue-"+component)
+		granted(t, s.Namespace, bindings(t, s.Namespace))
+		require.NoError(t, work(ctx, s))
+		require.Empty(t, s.refusals.list())
+	})
+	for _, right := range granting(t, component) {
+		t.Run(fmt.Sprintf("without %s it is", right), func(t *testing.T) {
+			t.Parallel()
+			ctx, s := newSite(t, "airflow-requeue-"+component)
+			all := bindings(t, s.Namespace)
+			right.take(t, all)
+			granted(t, s.Namespace, all)
+			err := work(ctx, s)
+			refused := s.refusals.list()
+			require.NotEmpty(t, refused, "it ended with: %v", err)
+			for _, what := range refused {
+				require.Contains(t, what, fmt.Sprintf("cannot %s resource %q", right.verb, right.resource))
+			}
+		})
+	}
+}
+
+// right is one verb of a rule.
+type right struct {
+	kind, name string
+	rule       int
+	verb       string
+	resource   string
+}
+
+func (r right) String() string { return r.verb + " " + r.resource }
+
+// granting returns all rights of a component's account.
+func granting(t *testing.T, component string) []right {
+	t.Helper()
+	var all []right
+	for _, u := range build(t, folder(t, "base")).of("Role", "ClusterRole") {
+		if u.GetLabels()["app.kubernetes.io/component"] != component {
+			continue
+		}
+		for i, rule := range decode[rbacv1.ClusterRole](t, u).Rules {
+			require.Len(t, rule.Resources, 1, "a rule for each resource")
+			for _, verb := range rule.Verbs {
+				all = append(all, right{kind: u.GetKind(), name: u.GetName(), rule: i, verb: verb, resource: rule.Resources[0]})
+			}
+		}
+	}
+	require.NotEmpty(t, all)
+	return all
+}
+
+// take removes the right from the roles.
+func (r right) take(t *testing.T, all objects) {
+	t.Helper()
+	for _, u := range all.of(r.kind) {
+		role := decode[rbacv1.ClusterRole](t, u)
+		if r.kind == "Role" && u.GetName() != r.name {
+			continue
+		}
+		rule := &role.Rules[r.rule]
+		require.Contains(t, rule.Verbs, r.verb)
+		rule.Verbs = slices.DeleteFunc(rule.Verbs, func(v string) bool { return v == r.verb })
+		if len(rule.Verbs) == 0 {
+			role.Rules = slices.Delete(role.Rules, r.rule, r.rule+1)
+		}
+		raw, err := runtime.DefaultUnstructuredConverter.ToUnstructured(role)
+		require.NoError(t, err)
+		u.Object["rules"] = raw["rules"]
+		return
+	}
+	require.FailNow(t, "no such role", "%s %s", r.kind, r.name)
+}
+
+// bindings are the rights of an installation, which is named as its namespace.
+func bindings(t *testing.T, name string) objects {
+	t.Helper()
+	return moved(t, name, name).of("Role", "RoleBinding", "ClusterRole", "ClusterRoleBinding")
+}
+
+// granted applies the rights, and waits until the API server's authorizer has them all.
+func granted(t *testing.T, name string, all objects) {
+	t.Helper()
+	applyAll(t, all)
+	for _, u := range all.of("Role", "ClusterRole") {
+		role := decode[rbacv1.ClusterRole](t, u)
+		account := "airflow-requeue-" + u.GetLabels()["app.kubernetes.io/component"]
+		for _, rule := range role.Rules {
+			resource, subresource, _ := strings.Cut(rule.Resources[0], "/")
+			for _, verb := range rule.Verbs {
+				asked := authorizationv1.ResourceAttributes{Namespace: u.GetNamespace(), Verb: verb, Group: rule.APIGroups[0],
+					Resource: resource, Subresource: subresource, Name: strings.Join(rule.ResourceNames, "")}
+				err := until(t.Context(), fmt.Sprintf("%+v", asked), func() (bool, error) { return allowed(t, name, account, asked), nil })
+				require.NoError(t, err)
+			}
+		}
+	}
+}
