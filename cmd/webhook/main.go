@@ -1,0 +1,178 @@
+// Command webhook is airflow-requeue-webhook: it holds Airflow's worker pods as they are created.
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"golang.org/x/sync/errgroup"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/utils/clock"
+
+	"github.com/airflow-requeue/airflow-requeue/internal/flags"
+	"github.com/airflow-requeue/airflow-requeue/internal/httpserve"
+	"github.com/airflow-requeue/airflow-requeue/internal/keyfile"
+	"github.com/airflow-requeue/airflow-requeue/pkg/mutate"
+	"github.com/airflow-requeue/airflow-requeue/pkg/requeue"
+	"github.com/airflow-requeue/airflow-requeue/pkg/watcher"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, os.Interrupt)
+	err := run(ctx, os.Args[1:], os.Stdout, os.Stderr)
+	stop()
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "airflow-requeue-webhook:", err)
+		os.Exit(1)
+	}
+}
+
+// run serves until ctx is done, and then for the shutdown delay. It writes help to stdout and logs to stderr.
+func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
+	o, help, err := parse(args, flags.OwnNamespace())
+	if err != nil {
+		return err
+	}
+	if help != "" {
+		_, err := io.WriteString(stdout, help)
+		return err
+	}
+	log, err := o.log.New(stderr)
+	if err != nil {
+		return err
+	}
+	p, err := newProgram(o, log)
+	if err != nil {
+		return err
+	}
+	return p.serve(ctx)
+}
+
+// program is what runs: two servers, and what follows the key files, the certificate and the Lease.
+type program struct {
+	*options
+	slog        *slog.Logger
+	registry    *prometheus.Registry
+	keys        *keyfile.Source
+	certificate *httpserve.Certificate
+	leader      *mutate.Leader
+	webhook     *mutate.Webhook
+}
+
+func newProgram(o *options, log *slog.Logger) (*program, error) {
+	keys, err := keyfile.NewSource(o.signingKeys, log)
+	if err != nil {
+		return nil, err
+	}
+	sealer, err := requeue.NewSealer(keys.Keys)
+	if err != nil {
+		return nil, err
+	}
+	config, err := flags.RESTConfig(o.kubeconfig)
+	if err != nil {
+		return nil, err
+	}
+	config.QPS, config.Burst, config.Timeout = 50, 100, 30*time.Second // for lifting holds, thousands at worst
+	client, err := kubernetes.NewForConfig(config)
+	if err != nil {
+		return nil, fmt.Errorf("making a client: %w", err)
+	}
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	metrics := mutate.NewMetrics(registry)
+	leader := mutate.NewLeader(mutate.LeaderOptions{
+		Leases:       client.CoordinationV1().Leases(o.leaseNamespace),
+		Name:         o.leaseName,
+		MaxAge:       o.leaseMaxAge,
+		ReleaseAfter: o.releaseAfter,
+		Sweep:        sweep(client, o, log),
+		Metrics:      metrics,
+		Log:          log,
+		Clock:        clock.RealClock{},
+	})
+	marker := mutate.Marker{
+		Installation:  o.installation,
+		Namespaces:    o.namespaces,
+		WatcherUser:   o.watcherUser,
+		AirflowUsers:  o.airflowUsers,
+		AirflowGroups: o.airflowGroups,
+		Policy:        o.policy,
+		Sealer:        sealer,
+	}
+	return &program{
+		options:     o,
+		slog:        log,
+		registry:    registry,
+		keys:        keys,
+		certificate: httpserve.NewCertificate(o.tlsCert, o.tlsKey, log),
+		leader:      leader,
+		webhook:     &mutate.Webhook{Mark: marker.Mark, Ready: leader.Ready, Metrics: metrics, Log: log},
+	}, nil
+}
+
+// sweep lifts every hold of the installation, as the watcher's own `release --all` does.
+func sweep(client kubernetes.Interface, o *options, log *slog.Logger) func(context.Context) error {
+	return func(ctx context.Context) error {
+		opts := watcher.ReleaseOptions{Installation: o.installation, Namespaces: o.namespaces, Clock: clock.RealClock{}, Log: log}
+		done, err := watcher.ReleaseAll(ctx, client, opts)
+		if done != (watcher.Released{}) {
+			log.Info("holds lifted", "released", done.Released, "reported", done.Reported, "deleted", done.Deleted, "stripped", done.Stripped)
+		}
+		return err
+	}
+}
+
+func (p *program) serve(ctx context.Context) error {
+	handler, err := mutate.Handler(p.webhook)
+	if err != nil {
+		return err
+	}
+	var network net.ListenConfig
+	reviews, err := network.Listen(ctx, "tcp", p.listen)
+	if err != nil {
+		return fmt.Errorf("listening: %w", err)
+	}
+	defer reviews.Close()
+	admin, err := network.Listen(ctx, "tcp", p.metricsListen)
+	if err != nil {
+		return fmt.Errorf("listening: %w", err)
+	}
+	defer admin.Close()
+
+	serving, cancel := httpserve.Linger(ctx, p.shutdownDelay)
+	defer cancel()
+	group, serving := errgroup.WithContext(serving)
+	group.Go(func() error { return p.certificate.Run(serving) })
+	group.Go(func() error { p.keys.Run(serving); return nil })
+	group.Go(func() error { p.leader.Run(serving); return nil })
+	group.Go(func() error {
+		return httpserve.Serve(serving, httpserve.New(handler, p.certificate.Config(), p.slog), reviews)
+	})
+	group.Go(func() error {
+		return httpserve.Serve(serving, httpserve.New(httpserve.Admin(p.registry, p.checks(ctx)...), nil, p.slog), admin)
+	})
+	p.slog.Info("serving", "reviews", reviews.Addr().String(), "metrics", admin.Addr().String(), "installation", p.installation,
+		"namespaces", p.namespaces)
+	context.AfterFunc(ctx, func() { p.slog.Info("shutting down", "delay", p.shutdownDelay) })
+	return group.Wait()
+}
+
+// checks are what /readyz asks. That a watcher leads is not among them: without a leader this process lets pods through
+// and lifts holds, and taken out of its Service it would only make every pod wait for a webhook that nobody answers for.
+func (p *program) checks(ctx context.Context) []httpserve.Check {
+	return []httpserve.Check{
+		{Name: "shutdown", Ready: func() error { return context.Cause(ctx) }},
+		{Name: "certificate", Ready: p.certificate.Ready},
+		{Name: "signing keys", Ready: func() error { return p.keys.Keys().Validate() }},
+		{Name: "lease", Ready: p.leader.Alive},
+	}
+}

@@ -1,0 +1,157 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/pflag"
+	"k8s.io/apimachinery/pkg/util/validation"
+
+	"github.com/airflow-requeue/airflow-requeue/internal/flags"
+	"github.com/airflow-requeue/airflow-requeue/pkg/requeue"
+)
+
+const intro = `airflow-requeue-webhook stamps the worker pods of Airflow's KubernetesExecutor as they are created, so that
+airflow-requeue-watcher can replace those that die before their task starts.
+
+It never denies a pod. While no watcher leads, it lets pods through as they come and, after a while, lifts every
+hold there is.
+`
+
+type options struct {
+	listen, metricsListen string
+	tlsCert, tlsKey       string
+	signingKeys           string
+
+	installation  string
+	namespaces    []string
+	watcherUser   string
+	airflowUsers  []string
+	airflowGroups []string
+
+	leaseNamespace string
+	leaseName      string
+	leaseMaxAge    time.Duration
+	releaseAfter   time.Duration
+
+	policy requeue.Policy
+
+	kubeconfig    string
+	shutdownDelay time.Duration
+	log           flags.Log
+}
+
+// newOptions returns the flags and what they set; ownNamespace, empty when unknown, is a default of many.
+func newOptions(ownNamespace string) (*options, *flags.Groups) {
+	o := &options{policy: requeue.DefaultPolicy()}
+	g := &flags.Groups{}
+
+	serving := g.Add("Serving")
+	serving.StringVar(&o.listen, "listen", ":8443", "`address` for admission reviews, by HTTPS, at /mutate")
+	serving.StringVar(&o.metricsListen, "metrics-listen", ":8080", "`address` for /livez, /readyz and /metrics, by plain HTTP")
+	serving.StringVar(&o.tlsCert, "tls-cert-file", "/etc/airflow-requeue/tls/tls.crt", "`file` with the serving certificate; followed as it changes")
+	serving.StringVar(&o.tlsKey, "tls-private-key-file", "/etc/airflow-requeue/tls/tls.key", "`file` with the certificate's private key; followed as it changes")
+	serving.DurationVar(&o.shutdownDelay, "shutdown-delay", 5*time.Second, "how long to serve on after SIGTERM, not ready, while endpoints drain")
+
+	scope := g.Add("Whose pods are held")
+	scope.StringVar(&o.installation, "installation", "airflow-requeue", "`name` of this installation, where a cluster has several")
+	scope.StringSliceVar(&o.namespaces, "namespace", list(ownNamespace), "`namespace` that Airflow puts worker pods in; repeatable")
+	scope.StringArrayVar(&o.airflowUsers, "airflow-user", nil, "`user` that Airflow's scheduler creates pods as, such as system:serviceaccount:airflow:airflow-scheduler; repeatable")
+	scope.StringArrayVar(&o.airflowGroups, "airflow-group", nil, "`group` of such users; repeatable. A user or a group is needed")
+	scope.StringVar(&o.watcherUser, "watcher-user", accountOf(ownNamespace), "`user` of the watcher, whose replacements pass when their seal is good")
+	scope.StringVar(&o.signingKeys, "signing-keys-dir", "/etc/airflow-requeue/signing-keys", "`directory` with the keys that seal stamps: file current names the file of the key that signs; followed as it changes")
+
+	leader := g.Add("The watcher that leads")
+	leader.StringVar(&o.leaseNamespace, "lease-namespace", ownNamespace, "`namespace` of the watcher's Lease")
+	leader.StringVar(&o.leaseName, "lease-name", "", "`name` of the watcher's Lease (default: the installation's)")
+	leader.DurationVar(&o.leaseMaxAge, "lease-max-age", 30*time.Second, "pods are held for as long after a renewal of the Lease was seen")
+	leader.DurationVar(&o.releaseAfter, "no-leader-release-after", time.Minute, "lift every hold when no renewal was seen for this long, and again each time it has passed")
+
+	flags.AddPolicyFlags(g.Add("Policy: defaults for pods without tuning annotations; give the watcher the same"), &o.policy)
+
+	process := g.Add("Process")
+	process.StringVar(&o.kubeconfig, "kubeconfig", "", "`file` with access to the API server (default: the pod's own access)")
+	flags.AddLogFlags(process, &o.log)
+	return o, g
+}
+
+func list(namespace string) []string {
+	if namespace == "" {
+		return nil
+	}
+	return []string{namespace}
+}
+
+func accountOf(namespace string) string {
+	if namespace == "" {
+		return ""
+	}
+	return "system:serviceaccount:" + namespace + ":airflow-requeue-watcher"
+}
+
+// complete fills in the defaults that depend on other flags.
+func (o *options) complete() {
+	if o.leaseName == "" {
+		o.leaseName = o.installation
+	}
+}
+
+// minLeaseAge is room for a watcher's renewal, a look at it, and one that fails.
+const minLeaseAge = 5 * time.Second
+
+// validate says all that is wrong, and what would be right.
+func (o *options) validate() error {
+	var errs []error
+	must := func(ok bool, format string, args ...any) {
+		if !ok {
+			errs = append(errs, fmt.Errorf(format, args...))
+		}
+	}
+	for _, f := range []struct{ name, value, what string }{
+		{"listen", o.listen, "an address such as :8443"},
+		{"metrics-listen", o.metricsListen, "an address such as :8080"},
+		{"tls-cert-file", o.tlsCert, "the serving certificate's file"},
+		{"tls-private-key-file", o.tlsKey, "the private key's file"},
+		{"signing-keys-dir", o.signingKeys, "the directory where the Secret with the signing keys is mounted"},
+		{"lease-namespace", o.leaseNamespace, "the watcher's namespace, or set POD_NAMESPACE"},
+		{"watcher-user", o.watcherUser, "the watcher's account, or set POD_NAMESPACE"},
+	} {
+		must(f.value != "", "--%s is empty: give %s", f.name, f.what)
+	}
+	must(len(validation.IsDNS1123Label(o.installation)) == 0,
+		"--installation=%s: it names objects and is the value of a label: use up to 63 of a-z, 0-9 and '-'", o.installation)
+	must(len(o.namespaces) > 0 && !slices.Contains(o.namespaces, ""), "--namespace is missing or empty: name where Airflow puts worker pods")
+	for _, ns := range o.namespaces {
+		must(ns != "kube-system", "--namespace=kube-system: never; run Airflow's workers elsewhere")
+	}
+	must(len(o.airflowUsers)+len(o.airflowGroups) > 0,
+		"--airflow-user or --airflow-group is needed: name the account that Airflow's scheduler creates pods with, "+
+			"such as --airflow-user=system:serviceaccount:airflow:airflow-scheduler")
+	must(!slices.Contains(o.airflowUsers, "") && !slices.Contains(o.airflowGroups, ""), "--airflow-user and --airflow-group must not be empty")
+	must(!slices.Contains(o.airflowUsers, o.watcherUser), "--airflow-user and --watcher-user are both %s: give each its own account", o.watcherUser)
+	must(o.leaseMaxAge >= minLeaseAge, "--lease-max-age=%s: use %s or more, time to see a renewal", o.leaseMaxAge, minLeaseAge)
+	must(o.releaseAfter >= o.leaseMaxAge, "--no-leader-release-after=%s: use --lease-max-age (%s) or more: pods may be held until then",
+		o.releaseAfter, o.leaseMaxAge)
+	must(o.shutdownDelay >= 0, "--shutdown-delay=%s: use 0 or more", o.shutdownDelay)
+	errs = append(errs, flags.ValidatePolicy(o.policy))
+	return errors.Join(errs...)
+}
+
+// parse reads arguments; help is not empty where it was asked for.
+func parse(args []string, ownNamespace string) (o *options, help string, err error) {
+	o, groups := newOptions(ownNamespace)
+	all := groups.All("airflow-requeue-webhook")
+	switch err := all.Parse(args); {
+	case errors.Is(err, pflag.ErrHelp):
+		return nil, groups.Help(intro), nil
+	case err != nil:
+		return nil, "", fmt.Errorf("%w; see --help", err)
+	case all.NArg() > 0:
+		return nil, "", fmt.Errorf("unexpected argument %s; see --help", strings.Join(all.Args(), " "))
+	}
+	o.complete()
+	return o, "", o.validate()
+}
