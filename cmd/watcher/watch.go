@@ -38,7 +38,7 @@ func watch(ctx context.Context, o *options, client kubernetes.Interface, log *sl
 		return err
 	}
 	defer db.Close()
-	listener, err := net.Listen("tcp", o.metricsListen)
+	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", o.metricsListen)
 	if err != nil {
 		return fmt.Errorf("listening on --metrics-listen=%s: %w", o.metricsListen, err)
 	}

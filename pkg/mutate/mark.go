@@ -52,6 +52,7 @@ func (m Marker) Mark(pod *unstructured.Unstructured, req Request) Result {
 	if !slices.Contains(m.AirflowUsers, req.User) && !slices.ContainsFunc(req.Groups, m.airflowGroup) {
 		return Result{Outcome: OtherUser}
 	}
+	requeue.RemoveGate(pod)
 	policy, warnings := m.Policy.With(pod.GetAnnotations())
 	outcome := unfit(pod, policy)
 	var err error

@@ -95,6 +95,9 @@ func TestMark(t *testing.T) {
 				assert.Equal(t, forged, a.pod)
 				return
 			}
+			if c.want.Outcome == OtherNamespace || c.want.Outcome == OtherUser {
+				require.True(t, requeue.RemoveGate(a.pod), "should it be the watcher after all, its pod never runs")
+			}
 			assert.Equal(t, clean.pod, a.pod, "as if they had never been there")
 		})
 	}

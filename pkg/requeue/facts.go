@@ -45,12 +45,18 @@ func Detached(pod *corev1.Pod) bool {
 // Reattached reports whether an adoption put airflow-worker on a detached pod.
 func Reattached(pod *corev1.Pod) bool { return Detached(pod) && pod.Labels[LabelWorker] != "" }
 
+// noWorker is what is remembered of a pod that was detached without airflow-worker: an empty annotation would be none.
+const noWorker = "none"
+
 // Worker is the scheduler job that the pod belongs to: the one on it, else the one remembered when it was detached.
 func Worker(pod *corev1.Pod) string {
 	if w := pod.Labels[LabelWorker]; w != "" {
 		return w
 	}
-	return pod.Annotations[AnnotationDetached]
+	if w := pod.Annotations[AnnotationDetached]; w != noWorker {
+		return w
+	}
+	return ""
 }
 
 // Gated reports whether our scheduling gate keeps the pod from running.

@@ -92,7 +92,7 @@ func requeueReason(pod *corev1.Pod) Reason {
 	disrupted, disruption := disruptionTarget(pod)
 	status := pod.Status
 	switch {
-	case recorded != "" && (Detached(pod) || pod.DeletionTimestamp != nil): // else the delete never came
+	case recorded != "" && frozen(pod):
 		return recorded
 	case disrupted && disruption.Reason == "DeletionByPodGC":
 		return ReasonNodeLost
@@ -119,6 +119,9 @@ func requeueReason(pod *corev1.Pod) Reason {
 	return ReasonUnknown
 }
 
+// frozen reports whether the reason that was recorded on the pod stands; until then the delete it was meant for never came.
+func frozen(pod *corev1.Pod) bool { return Detached(pod) || pod.DeletionTimestamp != nil }
+
 // rejectedByKubelet knows the status.reason of a pod that the kubelet would not admit (kubernetes pkg/kubelet/lifecycle).
 func rejectedByKubelet(reason string) bool {
 	return slices.Contains([]string{"NodeAffinity", "TaintToleration", "UnexpectedAdmissionError"}, reason) ||
@@ -127,18 +130,18 @@ func rejectedByKubelet(reason string) bool {
 
 // describe says what was seen of a pod, in the kubelet's words where there are any.
 func describe(pod *corev1.Pod) string {
-	if m := pod.Annotations[AnnotationMessage]; m != "" {
+	if m := pod.Annotations[AnnotationMessage]; m != "" && frozen(pod) {
 		return m
 	}
 	var parts []string
 	if pod.Status.Reason != "" || pod.Status.Message != "" {
-		parts = append(parts, joinNonEmpty(": ", pod.Status.Reason, pod.Status.Message))
+		parts = append(parts, joinNonEmpty(pod.Status.Reason, pod.Status.Message))
 	}
 	if ok, c := disruptionTarget(pod); ok {
-		parts = append(parts, joinNonEmpty(": ", c.Reason, c.Message))
+		parts = append(parts, joinNonEmpty(c.Reason, c.Message))
 	}
-	if name, t := firstTerminated(pod, func(corev1.ContainerStateTerminated) bool { return true }); t != nil {
-		parts = append(parts, joinNonEmpty(": ", fmt.Sprintf("container %s: %s, exit code %d", name, t.Reason, t.ExitCode), t.Message))
+	if name, t := firstTerminated(pod, func(t corev1.ContainerStateTerminated) bool { return t.Reason != "Completed" }); t != nil {
+		parts = append(parts, joinNonEmpty(fmt.Sprintf("container %s: %s, exit code %d", name, t.Reason, t.ExitCode), t.Message))
 	}
 	if pod.DeletionTimestamp != nil {
 		if pod.Spec.NodeName == "" {
@@ -153,8 +156,8 @@ func describe(pod *corev1.Pod) string {
 	return cut(strings.Join(parts, "; "))
 }
 
-func joinNonEmpty(sep string, parts ...string) string {
-	return strings.Join(slices.DeleteFunc(parts, func(s string) bool { return s == "" }), sep)
+func joinNonEmpty(parts ...string) string {
+	return strings.Join(slices.DeleteFunc(parts, func(s string) bool { return s == "" }), ": ")
 }
 
 // maxMessage bounds what is copied into annotations, Events and pods/status (an Event's note may have 1,024 bytes).

@@ -3,13 +3,13 @@ package requeue
 import (
 	"crypto/sha256"
 	"encoding/hex"
-	"encoding/json"
 	"fmt"
 	"strconv"
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/util/json" // keeps whole numbers whole
 )
 
 // ReplacementName is the same for every attempt to create the same replacement, so that the API server itself refuses a

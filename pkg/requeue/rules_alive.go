@@ -171,8 +171,9 @@ func startDeadline(f facts) (Decision, bool) {
 		Message: "Pending for longer than the start deadline of " + f.policy.StartDeadline.String()})
 }
 
-// Row 19: Pending otherwise: unschedulable, the autoscaler at work, init containers.
-func pendingOtherwise(f facts) (Decision, bool) { return Decision{}, f.pending() }
+// Row 19: Pending otherwise: unschedulable, the autoscaler at work, init containers. A pod whose phase nobody knows
+// is alive too: only an end leads on.
+func pendingOtherwise(f facts) (Decision, bool) { return Decision{}, !Ended(f.pod) }
 
 // waitOut records when a container was first seen waiting, and waits for the grace to pass.
 func (f facts) waitOut(container string) (Decision, bool) {
@@ -201,5 +202,5 @@ func (f facts) replaceAlive(d Decision) (Decision, bool) {
 
 func deleteWaiting(reason Reason, container string, w *corev1.ContainerStateWaiting) Decision {
 	return Decision{Action: Delete, Reason: reason,
-		Message: cut(joinNonEmpty(": ", "container "+container, w.Reason, w.Message))}
+		Message: cut(joinNonEmpty("container "+container, w.Reason, w.Message))}
 }

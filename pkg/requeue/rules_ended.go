@@ -20,11 +20,11 @@ const (
 	adoptionGrace = 2 * time.Minute
 )
 
-// Row 20: the pod succeeded and nobody disturbed it.
+// Row 20: the pod succeeded and nobody disturbed it; a detached one was, whatever its DisruptionTarget says now.
 func succeeded(f facts) (Decision, bool) {
 	disrupted, _ := disruptionTarget(f.pod)
 	return Decision{Action: Release, Reason: ReasonSucceeded, Message: "the pod succeeded"},
-		f.succeeded() && !f.terminating() && !disrupted
+		f.succeeded() && !f.terminating() && !disrupted && !Detached(f.pod)
 }
 
 // Row 21: the row must be read first. The rows above have taken every pod that is alive.
@@ -112,6 +112,8 @@ func (f facts) rowInWords() string {
 		return "there is no such task instance"
 	case t.TryNumber != f.job.TryNumber:
 		return fmt.Sprintf("the task instance is at try %d, the pod at try %d", t.TryNumber, f.job.TryNumber)
+	case !f.sameTry():
+		return "the task instance is another one, of the same name and try"
 	case t.State == "":
 		return "the task instance has no state"
 	}

@@ -1,6 +1,9 @@
 package requeue
 
-import "time"
+import (
+	"cmp"
+	"time"
+)
 
 // Rows 1 to 8: pods that are no longer ours, or whose end is decided.
 
@@ -32,10 +35,10 @@ func predecessorTracked(f facts) (Decision, bool) {
 
 // Row 3: the seal is broken, or its key is unknown for too long.
 func sealBroken(f facts) (Decision, bool) {
-	switch f.Seal.State {
-	case SealValid:
+	switch {
+	case f.Seal.State == SealValid || f.outcomeBegun():
 		return Decision{}, false
-	case SealUnknownKey:
+	case f.Seal.State == SealUnknownKey:
 		if wait := f.Seal.Since.Add(keyGrace).Sub(f.now); wait > 0 {
 			return Decision{After: min(wait, 5*time.Second)}, true
 		}
@@ -43,6 +46,14 @@ func sealBroken(f facts) (Decision, bool) {
 	default:
 		return Decision{Action: Report, Reason: ReasonTampered, Message: "the stamps are not what was sealed: " + f.Seal.Error}, true
 	}
+}
+
+// outcomeBegun reports whether rows 4, 5 or 7b are to finish the pod, seal or no seal: a report of what carries no hold of
+// ours would never end, and one of a pod that is replaced would show Airflow two.
+func (f facts) outcomeBegun() bool {
+	_, over := settled(f)
+	r := f.replacement()
+	return over || Revoked(f.pod) || Ended(f.pod) && r != nil && (Detached(f.pod) || Committed(r))
 }
 
 // Row 4: released but still tracked (a release of a terminating pod takes two patches), or discarded.
@@ -85,7 +96,7 @@ func replaced(f facts) (Decision, bool) {
 		return Decision{}, false
 	}
 	d := Decision{Reason: ReasonReplaced, Message: "replaced by " + r.Name, Replacement: r}
-	worker := laterWorker(f.pod.Labels[LabelWorker], f.pod.Annotations[AnnotationDetached])
+	worker := Worker(f.pod)
 	switch {
 	case !Detached(f.pod) || Reattached(f.pod):
 		return f.detach(), true
@@ -102,12 +113,8 @@ func replaced(f facts) (Decision, bool) {
 func (f facts) detach() Decision {
 	reason := requeueReason(f.pod)
 	message := describe(f.pod)
-	worker := f.pod.Labels[LabelWorker]
-	if was := f.pod.Annotations[AnnotationDetached]; was != "" {
-		worker = laterWorker(was, worker)
-	}
 	return Decision{Action: Detach, Reason: reason, Message: message, Annotations: map[string]string{
-		AnnotationDetached: worker,
+		AnnotationDetached: cmp.Or(Worker(f.pod), noWorker), // an adopter need not be a later job
 		AnnotationReason:   string(reason),
 		AnnotationMessage:  message,
 	}}

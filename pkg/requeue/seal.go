@@ -55,11 +55,11 @@ func validKeyID(id string) bool {
 type SealState int
 
 const (
-	// SealBad: missing, malformed or not what was signed. The zero value: nothing is believed unless it was verified.
+	// SealBad is missing, malformed or not what was signed. The zero value: nothing is believed unless it was verified.
 	SealBad SealState = iota
-	// SealUnknownKey: signed with a key that is not mounted here (yet).
+	// SealUnknownKey is signed with a key that is not mounted here (yet).
 	SealUnknownKey
-	// SealValid: Job is what the webhook saw.
+	// SealValid vouches for Job: it is what the webhook saw.
 	SealValid
 )
 

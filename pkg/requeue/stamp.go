@@ -3,6 +3,7 @@ package requeue
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"slices"
 	"strconv"
 
@@ -19,8 +20,9 @@ func stampAnnotations() []string {
 		AnnotationReplacedAt}
 }
 
-// Unstamp takes everything of ours but the tuning off a pod that is about to be created, and reports whether there was
-// anything. Airflow's own airflow_pod_revoked stays.
+// Unstamp takes everything of ours but tuning and gate off a pod that is about to be created, and reports whether there
+// was anything. Airflow's own airflow_pod_revoked stays. So does the gate: should a watcher's replacement ever lose its
+// stamps, for example to a webhook that knows the watcher by another name, it must not run.
 func Unstamp(pod *unstructured.Unstructured) bool {
 	found := false
 	prune := func(path []string, names ...string) {
@@ -43,54 +45,80 @@ func Unstamp(pod *unstructured.Unstructured) bool {
 		_ = unstructured.SetNestedMap(pod.Object, m, path...) // the path was just read
 	}
 	labels := []string{LabelTracked, LabelReplaced}
-	if pod.GetLabels()[LabelHold] == HoldValue {
+	if hold, _, _ := unstructured.NestedFieldNoCopy(pod.Object, "metadata", "labels", LabelHold); hold == HoldValue {
 		labels = append(labels, LabelHold)
 	}
 	prune([]string{"metadata", "labels"}, labels...)
 	prune([]string{"metadata", "annotations"}, stampAnnotations()...)
-	if slices.Contains(pod.GetFinalizers(), Finalizer) {
-		found = true
-		if rest := slices.DeleteFunc(pod.GetFinalizers(), func(f string) bool { return f == Finalizer }); len(rest) > 0 {
-			pod.SetFinalizers(rest)
-		} else {
-			unstructured.RemoveNestedField(pod.Object, "metadata", "finalizers")
-		}
-	}
-	return ungateSubmitted(pod) || found
+	return weed(pod, func(f any) bool { return f == Finalizer }, "metadata", "finalizers") || found
 }
 
-func ungateSubmitted(pod *unstructured.Unstructured) bool {
-	gates, ok, err := unstructured.NestedSlice(pod.Object, "spec", "schedulingGates")
+// RemoveGate takes our scheduling gate off a pod that is about to be created, as Unstamp does with all else, and reports
+// whether it was there.
+func RemoveGate(pod *unstructured.Unstructured) bool {
+	return weed(pod, func(g any) bool {
+		gate, ok := g.(map[string]any)
+		return ok && gate["name"] == SchedulingGate
+	}, "spec", "schedulingGates")
+}
+
+// weed takes what is ours out of a list, and the list away when nothing is left.
+func weed(pod *unstructured.Unstructured, ours func(any) bool, path ...string) bool {
+	list, ok, err := unstructured.NestedSlice(pod.Object, path...)
 	if !ok || err != nil {
 		return false
 	}
-	rest := slices.DeleteFunc(slices.Clone(gates), func(g any) bool {
-		m, ok := g.(map[string]any)
-		return ok && m["name"] == SchedulingGate
-	})
+	rest := slices.DeleteFunc(slices.Clone(list), ours)
 	switch len(rest) {
-	case len(gates):
+	case len(list):
 		return false
 	case 0:
-		unstructured.RemoveNestedField(pod.Object, "spec", "schedulingGates")
+		unstructured.RemoveNestedField(pod.Object, path...)
 	default:
-		_ = unstructured.SetNestedSlice(pod.Object, rest, "spec", "schedulingGates") // the path was just read
+		_ = unstructured.SetNestedSlice(pod.Object, rest, path...) // the path was just read
 	}
 	return true
 }
 
 // JobSpec returns the JSON of an unstamped pod without what only the API server writes: what is to be submitted again.
 func JobSpec(pod *unstructured.Unstructured) ([]byte, error) {
-	spec := pod.DeepCopy()
+	spec := shallow(pod)
 	unstructured.RemoveNestedField(spec.Object, "status")
 	for _, field := range []string{"uid", "resourceVersion", "generation", "creationTimestamp", "managedFields", "selfLink"} {
 		unstructured.RemoveNestedField(spec.Object, "metadata", field)
+	}
+	// Unstamp leaves none behind where the stamps were all there was: the same pod has the same job spec, stamped before
+	// or not.
+	for _, field := range []string{"labels", "annotations", "finalizers"} {
+		if v, _, _ := unstructured.NestedFieldNoCopy(spec.Object, "metadata", field); empty(v) {
+			unstructured.RemoveNestedField(spec.Object, "metadata", field)
+		}
 	}
 	raw, err := json.Marshal(spec.Object)
 	if err != nil {
 		return nil, fmt.Errorf("encoding the job spec: %w", err)
 	}
 	return raw, nil
+}
+
+// shallow copies a pod so far that fields of its metadata can be set and removed: a copy of all of it would take as long
+// as its encoding.
+func shallow(pod *unstructured.Unstructured) *unstructured.Unstructured {
+	object := maps.Clone(pod.Object)
+	if metadata, ok := object["metadata"].(map[string]any); ok {
+		object["metadata"] = maps.Clone(metadata)
+	}
+	return &unstructured.Unstructured{Object: object}
+}
+
+func empty(v any) bool {
+	switch v := v.(type) {
+	case map[string]any:
+		return len(v) == 0
+	case []any:
+		return len(v) == 0
+	}
+	return false
 }
 
 // stamps are what tells one held pod from another.

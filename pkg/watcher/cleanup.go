@@ -54,7 +54,7 @@ func (w *Watcher) deleteReplaced(ctx context.Context, namespace string) error {
 		return err
 	}
 	for _, pod := range overdue(list.Items, w.opts.ReplacedPodTTL, w.clock.Now()) {
-		if err := ignoreGone(w.writer.delete(ctx, pod)); err != nil {
+		if _, err := w.delete(ctx, pod); ignoreGone(err) != nil {
 			return err
 		}
 	}

@@ -13,6 +13,7 @@ type database struct {
 	mu    sync.Mutex
 	known bool      // something was read, or failed to be
 	since time.Time // first failure of the outage; zero while it can be read
+	err   error     // of the last read
 }
 
 // observe takes the outcome of a read, logs a change of state once, and returns since when reads fail.
@@ -27,7 +28,7 @@ func (d *database) observe(err error, now time.Time) time.Time {
 		d.log.Info("metadata database is readable again", "after", now.Sub(d.since).Round(time.Second).String())
 		d.since = time.Time{}
 	}
-	d.known = true
+	d.known, d.err = true, err
 	return d.since
 }
 
@@ -36,4 +37,10 @@ func (d *database) readable() bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return d.known && d.since.IsZero()
+}
+
+func (d *database) lastError() error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.err
 }

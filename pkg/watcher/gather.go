@@ -8,8 +8,6 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/airflow-requeue/airflow-requeue/pkg/requeue"
@@ -71,13 +69,13 @@ func (w *Watcher) gather(ctx context.Context, p *heldPod, created *corev1.Pod) (
 	return in, nil
 }
 
-// siblings are the other tracked pods of the task instance, as the informer has them.
+// siblings are the other tracked pods of the chain, as the informer has them.
 func (w *Watcher) siblings(p *heldPod) []*corev1.Pod {
 	informer, ok := w.pods[p.Namespace]
-	if !ok || p.seal.State != requeue.SealValid {
+	if !ok {
 		return nil
 	}
-	objs, err := informer.GetIndexer().ByIndex(byTask, taskOf(p))
+	objs, err := informer.GetIndexer().ByIndex(byChain, chainOf(p))
 	if err != nil {
 		return nil // the index is there since the informer is
 	}
@@ -97,11 +95,24 @@ func (w *Watcher) readRow(ctx context.Context, in *requeue.Input) error {
 	if ctx.Err() != nil {
 		return fmt.Errorf("reading task instance %s: %w", in.Seal.Job.Ref.Key, ctx.Err())
 	}
-	since := w.database.observe(err, w.clock.Now())
+	now := w.clock.Now()
+	since := w.database.observe(err, now)
+	// The row of one pod may be unreadable while all others can be read: its minute is its own.
+	w.memory.of(in.Pod.UID, func(m *podMemory) {
+		switch {
+		case err == nil:
+			m.unreadSince = time.Time{}
+		case m.unreadSince.IsZero():
+			m.unreadSince = now
+		}
+		if err != nil && m.unreadSince.Before(since) {
+			since = m.unreadSince
+		}
+	})
 	switch {
 	case err != nil:
 		in.Row = requeue.Lookup{State: requeue.Unreadable, Since: since}
-		return nil
+		return nil //nolint:nilerr // what can't be read is decided on too
 	case !found:
 		in.Row = requeue.Lookup{State: requeue.Absent}
 		return nil
@@ -113,23 +124,18 @@ func (w *Watcher) readRow(ctx context.Context, in *requeue.Input) error {
 	return nil
 }
 
-// readSiblings lists the task instance's pods live, those that nobody tracks any more too, by the labels that Airflow
-// gives all of them.
+// readSiblings lists the task instance's pods live, those that nobody tracks any more too.
 func (w *Watcher) readSiblings(ctx context.Context, in *requeue.Input) error {
-	selector := labels.Set{requeue.LabelKubernetesExecutor: "True"}
-	for _, name := range requeue.IdentityLabels() {
-		if v, ok := in.Pod.Labels[name]; ok {
-			selector[name] = v
-		}
-	}
-	list, err := w.client.CoreV1().Pods(in.Pod.Namespace).List(ctx, metav1.ListOptions{LabelSelector: selector.String()})
+	family, err := w.family(ctx, in.Pod)
 	if err != nil {
-		return fmt.Errorf("listing the pods of task instance %s: %w", in.Seal.Job.Ref.Key, err)
+		return err
 	}
 	siblings := requeue.Siblings{Live: true}
-	for i := range list.Items {
-		// Label values are cut and hashed: two task instances may share them, but not the raw annotations.
-		if s := &list.Items[i]; s.UID != in.Pod.UID && requeue.SameTaskInstance(s, in.Seal.Job.Ref.Key) {
+	for i := range family {
+		// Label values are cut and hashed: two task instances may share them, but not the raw annotations. A pod whose
+		// seal is broken names no task instance that is believed, but its replacement names the pod.
+		s := &family[i]
+		if s.UID != in.Pod.UID && (requeue.SameTaskInstance(s, in.Seal.Job.Ref.Key) || requeue.RequeueOf(s) == string(in.Pod.UID)) {
 			siblings.Pods = append(siblings.Pods, s)
 		}
 	}

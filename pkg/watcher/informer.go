@@ -2,7 +2,6 @@ package watcher
 
 import (
 	"fmt"
-	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -20,13 +19,11 @@ type heldPod struct {
 	seal requeue.Seal
 }
 
-// byTask indexes heldPods by task instance, so that the pods of a chain find one another.
-const byTask = "task"
+// byChain indexes heldPods by the first pod of their chain, so that a pod and its replacement find one another, also
+// while the seal of one can't be verified.
+const byChain = "chain"
 
-func taskOf(p *heldPod) string {
-	k := p.seal.Job.Ref.Key
-	return strings.Join([]string{p.Namespace, k.DagID, k.TaskID, k.RunID, fmt.Sprint(k.MapIndex)}, "\x00")
-}
+func chainOf(p *heldPod) string { return p.Namespace + "/" + p.Annotations[requeue.AnnotationOrigin] }
 
 // newPodInformer watches the tracked pods of one namespace.
 func newPodInformer(client kubernetes.Interface, namespace, installation string, sealer *requeue.Sealer) (cache.SharedIndexInformer, error) {
@@ -36,12 +33,12 @@ func newPodInformer(client kubernetes.Interface, namespace, installation string,
 	if err := informer.SetTransform(slim(sealer)); err != nil {
 		return nil, fmt.Errorf("setting the pod informer's transform: %w", err)
 	}
-	err := informer.AddIndexers(cache.Indexers{byTask: func(obj any) ([]string, error) {
+	err := informer.AddIndexers(cache.Indexers{byChain: func(obj any) ([]string, error) {
 		p, ok := obj.(*heldPod)
-		if !ok || p.seal.State != requeue.SealValid {
+		if !ok {
 			return nil, nil
 		}
-		return []string{taskOf(p)}, nil
+		return []string{chainOf(p)}, nil
 	}})
 	if err != nil {
 		return nil, fmt.Errorf("adding the pod informer's index: %w", err)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"strconv"
+	"sync"
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -28,10 +29,12 @@ type LeaseOptions struct {
 // ErrLeaseLost says that another process may lead now: the process is to end.
 var ErrLeaseLost = errors.New("the lease is lost")
 
-// readyLock says with each renewal whether the leader can decide, in the same write.
+// readyLock says with each renewal whether the leader can decide, in the same write. It gives the Lease up only when the
+// leader is over.
 type readyLock struct {
 	*resourcelock.LeaseLock
 	ready func() bool
+	over  func() // ends the lead, and returns when it has ended
 }
 
 // Create makes the Lease.
@@ -42,6 +45,9 @@ func (l *readyLock) Create(ctx context.Context, r resourcelock.LeaderElectionRec
 
 // Update renews the Lease, or gives it up.
 func (l *readyLock) Update(ctx context.Context, r resourcelock.LeaderElectionRecord) error {
+	if r.HolderIdentity == "" {
+		l.over()
+	}
 	l.say(r)
 	return l.LeaseLock.Update(ctx, r)
 }
@@ -59,23 +65,26 @@ func RunElected(ctx context.Context, client kubernetes.Interface, opts LeaseOpti
 	// The elector outlives ctx by the time that lead takes to return.
 	electing, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
-	leading := make(chan struct{})
-	led := make(chan struct{})
+	working, finish := context.WithCancel(ctx)
+	defer finish()
+	var leading sync.Once
+	over := func() {
+		finish()
+		leading.Do(func() {}) // the last write is done; or lead never begins
+	}
 	elector, err := leaderelection.NewLeaderElector(leaderelection.LeaderElectionConfig{
-		Lock: &readyLock{ready: ready, LeaseLock: &resourcelock.LeaseLock{
+		Lock: &readyLock{ready: ready, over: over, LeaseLock: &resourcelock.LeaseLock{
 			LeaseMeta: metav1.ObjectMeta{Namespace: opts.Namespace, Name: opts.Name}, Client: client.CoordinationV1(),
 			LockConfig: resourcelock.ResourceLockConfig{Identity: opts.Identity}}},
 		LeaseDuration: opts.Duration, RenewDeadline: opts.RenewDeadline, RetryPeriod: opts.RetryPeriod,
 		ReleaseOnCancel: true, Name: opts.Name,
 		Callbacks: leaderelection.LeaderCallbacks{
 			OnStartedLeading: func(electing context.Context) {
-				close(leading)
-				defer close(led)
-				working, cancel := context.WithCancel(electing)
-				defer cancel()
-				defer context.AfterFunc(ctx, cancel)()
-				log.Info("leading", "lease", opts.Namespace+"/"+opts.Name)
-				lead(working)
+				leading.Do(func() {
+					defer context.AfterFunc(electing, finish)()
+					log.Info("leading", "lease", opts.Namespace+"/"+opts.Name)
+					lead(working)
+				})
 			},
 			OnStoppedLeading: func() {},
 			OnNewLeader: func(id string) {
@@ -97,11 +106,7 @@ func RunElected(ctx context.Context, client kubernetes.Interface, opts LeaseOpti
 	case <-ctx.Done():
 	case <-elected:
 	}
-	select {
-	case <-leading:
-		<-led // the last write is done
-	default:
-	}
+	over()
 	lost := ctx.Err() == nil
 	stop()
 	<-elected

@@ -2,6 +2,7 @@ package watcher_test
 
 import (
 	"context"
+	"flag"
 	"fmt"
 	"os"
 	"testing"
@@ -14,6 +15,12 @@ var servers *controlplane.ControlPlane
 
 func TestMain(m *testing.M) {
 	os.Exit(func() int {
+		flag.Parse()
+		// Tests wait for the API server more than they work: more of them at a time than there are processors.
+		if err := flag.Set("test.parallel", "6"); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			return 1
+		}
 		var err error
 		servers, err = controlplane.Start(context.Background(), controlplane.Options{})
 		if err != nil {

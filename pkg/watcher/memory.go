@@ -23,6 +23,7 @@ type podMemory struct {
 	seenQueued   time.Time // queued_dttm seen before the pod ran
 	endedSince   time.Time // first seen ended
 	unknownSince time.Time // first seen signed with an unknown key
+	unreadSince  time.Time // its row could not be read since; zero while it can be
 	refused      requeue.Refusal
 	refusals     int
 	terminating  bool   // a create was answered that the namespace is terminating

@@ -62,30 +62,57 @@ type releaser struct {
 	done Released
 }
 
-// pass takes each tracked pod one step further and returns how many are still tracked.
+// pass takes each tracked pod one step further and returns how many are still tracked. A pod that fails keeps no other
+// from being released.
 func (r *releaser) pass(ctx context.Context) (left int, err error) {
+	var failed failures
 	for _, namespace := range r.opts.Namespaces {
 		pods, err := r.list(ctx, namespace)
 		if err != nil {
-			return left, err
+			failed.add(err)
+			continue
 		}
 		// What was never committed goes first: its predecessor is released as if there had been no replacement.
 		slices.SortStableFunc(pods, func(a, b corev1.Pod) int { return cmp.Compare(rank(&a), rank(&b)) })
-		chain := newChain(pods) // of pointers into the sorted list
+		byUID := map[string]*corev1.Pod{} // pointers into the sorted list
 		for i := range pods {
-			gone, err := r.release(ctx, &pods[i], chain)
+			byUID[string(pods[i].UID)] = &pods[i]
+		}
+		for i := range pods {
+			gone, err := r.release(ctx, &pods[i], byUID)
 			switch {
 			case apierrors.IsNotFound(err):
 			case errors.Is(err, errStale):
 				left++
+			case ctx.Err() != nil:
+				return left, context.Cause(ctx)
 			case err != nil:
-				return left, err
+				failed.add(err)
 			case !gone:
 				left++
 			}
 		}
 	}
-	return left, nil
+	return left, failed.err()
+}
+
+// failures keeps the first of many errors, which mostly are one and the same.
+type failures struct {
+	first error
+	n     int
+}
+
+func (f *failures) add(err error) {
+	if f.n++; f.first == nil {
+		f.first = err
+	}
+}
+
+func (f *failures) err() error {
+	if f.n > 1 {
+		return fmt.Errorf("%w (and %d more errors)", f.first, f.n-1)
+	}
+	return f.first
 }
 
 func rank(pod *corev1.Pod) int {
@@ -115,36 +142,24 @@ func (r *releaser) list(ctx context.Context, namespace string) ([]corev1.Pod, er
 	}
 }
 
-// chain finds pods by what they replace.
-type chain struct {
-	byUID      map[string]*corev1.Pod
-	successors map[string][]*corev1.Pod
-}
-
-func newChain(pods []corev1.Pod) chain {
-	c := chain{byUID: map[string]*corev1.Pod{}, successors: map[string][]*corev1.Pod{}}
-	for i := range pods {
-		p := &pods[i]
-		c.byUID[string(p.UID)] = p
-		if of := requeue.RequeueOf(p); of != "" {
-			c.successors[of] = append(c.successors[of], p)
+// replacementOf looks live for the pod that replaces one, also among those that nobody tracks any more. The list that the
+// pass began with is too old for that: a watcher may have been at work since.
+func (r *releaser) replacementOf(ctx context.Context, pod *corev1.Pod) (*corev1.Pod, error) {
+	family, err := r.family(ctx, pod)
+	if err != nil {
+		return nil, err
+	}
+	var found *corev1.Pod
+	for i := range family {
+		if p := &family[i]; requeue.RequeueOf(p) == string(pod.UID) && (found == nil || neverCommitted(found)) {
+			found = p
 		}
 	}
-	return c
-}
-
-// inPlace reports whether a replacement of the pod runs, or may.
-func (c chain) inPlace(pod *corev1.Pod) bool {
-	for _, s := range c.successors[string(pod.UID)] {
-		if requeue.Committed(s) || !requeue.Gated(s) {
-			return true
-		}
-	}
-	return false
+	return found, nil
 }
 
 // release takes a pod one step further; gone says that nothing of ours is left on it.
-func (r *releaser) release(ctx context.Context, pod *corev1.Pod, c chain) (gone bool, err error) {
+func (r *releaser) release(ctx context.Context, pod *corev1.Pod, byUID map[string]*corev1.Pod) (gone bool, err error) {
 	now := r.opts.Clock.Now()
 	_, held := pod.Labels[requeue.LabelHold]
 	switch {
@@ -155,16 +170,34 @@ func (r *releaser) release(ctx context.Context, pod *corev1.Pod, c chain) (gone 
 	case !held:
 		return r.let(ctx, pod, "", nil) // counted when the hold was lifted
 	case neverCommitted(pod):
-		return r.drop(ctx, pod, c)
-	case requeue.Detached(pod) && c.inPlace(pod):
-		if requeue.Reattached(pod) {
-			if pod, err = r.detach(ctx, pod, map[string]string{requeue.AnnotationDetached: requeue.Worker(pod)}); err != nil {
-				return false, err
-			}
-		}
-		return r.let(ctx, pod, "finalizer dropped, it was replaced", &r.done.Stripped)
+		return r.drop(ctx, pod, byUID[requeue.RequeueOf(pod)])
+	case requeue.Detached(pod):
+		return r.undo(ctx, pod, now)
 	}
 	return r.lift(ctx, pod, now)
+}
+
+// undo brings a detached pod back, unless its replacement is in place: then the pod stays a tombstone.
+func (r *releaser) undo(ctx context.Context, pod *corev1.Pod, now time.Time) (gone bool, err error) {
+	replacement, err := r.replacementOf(ctx, pod)
+	switch {
+	case err != nil:
+		return false, err
+	case replacement == nil:
+		return r.lift(ctx, pod, now)
+	case neverCommitted(replacement):
+		return false, nil // that goes first, in the next pass
+	case requeue.Reattached(pod):
+		if pod, err = r.detach(ctx, pod, map[string]string{requeue.AnnotationDetached: requeue.Worker(pod)}); err != nil {
+			return false, err
+		}
+	}
+	// Marked as a watcher marks it, for the next one to delete when its time is over.
+	if _, err = r.strip(ctx, pod, map[string]string{requeue.AnnotationReplacedAt: requeue.FormatTime(now)}, true); err != nil {
+		return false, err
+	}
+	r.tell(pod, "finalizer dropped, it was replaced", &r.done.Stripped)
+	return true, nil
 }
 
 // lift ends a hold. Airflow must see an end where there is one: a pod that no kubelet will end is marked as failed.
@@ -190,8 +223,8 @@ func (r *releaser) lift(ctx context.Context, pod *corev1.Pod, now time.Time) (go
 
 // drop deletes a replacement that never took its predecessor's place. An adoption may have given it the living
 // scheduler's id; that goes to the old pod, which is released next.
-func (r *releaser) drop(ctx context.Context, pod *corev1.Pod, c chain) (gone bool, err error) {
-	if old, worker := c.byUID[requeue.RequeueOf(pod)], pod.Labels[requeue.LabelWorker]; old != nil && worker != "" && requeue.Detached(old) {
+func (r *releaser) drop(ctx context.Context, pod, old *corev1.Pod) (gone bool, err error) {
+	if worker := pod.Labels[requeue.LabelWorker]; old != nil && worker != "" && requeue.Detached(old) {
 		patched, err := r.annotate(ctx, old, map[string]string{requeue.AnnotationDetached: worker})
 		if err != nil {
 			return false, err
@@ -199,13 +232,10 @@ func (r *releaser) drop(ctx context.Context, pod *corev1.Pod, c chain) (gone boo
 		*old = *patched
 	}
 	if pod.DeletionTimestamp == nil {
-		if err := r.writer.delete(ctx, pod); err != nil {
+		if pod, err = r.delete(ctx, pod); err != nil {
 			return false, err
 		}
 		r.tell(pod, "deleted, it had not taken its predecessor's place", &r.done.Deleted)
-		if pod, err = r.get(ctx, pod); err != nil {
-			return false, err
-		}
 	}
 	return r.let(ctx, pod, "", nil)
 }

@@ -8,7 +8,6 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/tools/cache"
 
 	"github.com/airflow-requeue/airflow-requeue/pkg/requeue"
@@ -29,44 +28,49 @@ func (w *Watcher) sync(ctx context.Context, name cache.ObjectName) (time.Duratio
 	}
 	var created *corev1.Pod // a replacement that the informer may not have yet
 	for range maxSteps {
-		d, in, err := w.decide(ctx, p, created)
-		if err == nil {
-			if d.Action == requeue.Wait || d.Action == requeue.Ignore {
-				return d.After, nil
-			}
-			var out outcome
-			out, err = w.apply(ctx, in, d)
-			if out.created != nil {
-				created = out.created
-			}
-			if err == nil {
-				if out.pod == nil {
-					return 0, nil
-				}
-				p = &heldPod{Pod: out.pod, seal: in.Seal}
-				continue
-			}
+		next, after, err := w.step(ctx, p, &created)
+		if errors.Is(err, errStale) {
+			next, err = w.reread(ctx, p.Pod)
 		}
-		if apierrors.IsNotFound(err) {
+		switch {
+		case apierrors.IsNotFound(err):
 			return 0, nil // gone meanwhile: its DELETED event says the rest
+		case err != nil || next == nil:
+			return after, err
 		}
-		if !errors.Is(err, errStale) {
-			return 0, err
-		}
-		w.metrics.conflicts.Inc()
-		fresh, err := w.get(ctx, p.Pod)
-		if apierrors.IsNotFound(err) {
-			return 0, nil
-		}
-		if err != nil {
-			return 0, err
-		}
-		if !requeue.Tracked(fresh) {
-			return 0, nil
-		}
-		p = &heldPod{Pod: fresh, seal: w.sealer.Verify(fresh)}
+		p = next
 	}
 	return time.Second, nil
+}
+
+// step decides on a pod and does the one write of the decision. It returns the pod as it is then, or nil when nothing
+// is to be done for now.
+func (w *Watcher) step(ctx context.Context, p *heldPod, created **corev1.Pod) (next *heldPod, after time.Duration, err error) {
+	d, in, err := w.decide(ctx, p, *created)
+	if err != nil {
+		return nil, 0, err
+	}
+	if d.Action == requeue.Wait || d.Action == requeue.Ignore {
+		return nil, d.After, nil
+	}
+	out, err := w.apply(ctx, in, d)
+	if out.created != nil {
+		*created = out.created
+	}
+	if err != nil || out.pod == nil {
+		return nil, 0, err
+	}
+	return &heldPod{Pod: out.pod, seal: in.Seal}, 0, nil
+}
+
+// reread returns the pod as the API server has it; nil when it is not tracked any more.
+func (w *Watcher) reread(ctx context.Context, pod *corev1.Pod) (*heldPod, error) {
+	w.metrics.conflicts.Inc()
+	fresh, err := w.get(ctx, pod)
+	if err != nil || !requeue.Tracked(fresh) {
+		return nil, err
+	}
+	return &heldPod{Pod: fresh, seal: w.sealer.Verify(fresh)}, nil
 }
 
 // outcome is what a write left behind.
@@ -84,7 +88,7 @@ func (w *Watcher) apply(ctx context.Context, in requeue.Input, d requeue.Decisio
 	case requeue.Record:
 		out.pod, err = w.annotate(ctx, pod, d.Annotations)
 	case requeue.Delete:
-		err = w.writer.delete(ctx, pod)
+		out.pod, err = w.delete(ctx, pod)
 	case requeue.Ungate:
 		out.pod, err = w.ungate(ctx, pod, d.Worker)
 	case requeue.MarkFailed:
@@ -110,90 +114,19 @@ func (w *Watcher) apply(ctx context.Context, in requeue.Input, d requeue.Decisio
 	if err != nil {
 		return out, err
 	}
-	w.tell(in, d, out)
+	w.tell(in, d)
 	if out.pod == nil {
 		return out, nil
 	}
 	w.memory.wrote(out.pod)
 	if !requeue.Tracked(out.pod) {
 		if d.Reason == requeue.ReasonReplaced && w.opts.ReplacedPodTTL == 0 {
-			err = ignoreGone(w.writer.delete(ctx, out.pod))
+			_, err = w.delete(ctx, out.pod)
+			err = ignoreGone(err)
 		}
 		out.pod = nil
 	}
 	return out, err
-}
-
-// replace creates the replacement. The name is the same each time, so a second create of the same replacement meets the
-// first; how a refusal was worded is remembered for the next decision.
-func (w *Watcher) replace(ctx context.Context, in requeue.Input, d requeue.Decision) (outcome, error) {
-	old := in.Pod
-	if old.Annotations[requeue.AnnotationJobSpec] == "" { // the informer's has none
-		fresh, err := w.get(ctx, old)
-		if err != nil {
-			return outcome{}, err
-		}
-		if fresh.ResourceVersion != old.ResourceVersion {
-			return outcome{}, fmt.Errorf("replacing pod %s/%s: %w", old.Namespace, old.Name, errStale)
-		}
-		old = fresh
-	}
-	for _, taken := range []bool{false, true} {
-		name := requeue.ReplacementName(old, d.Next, taken)
-		body, err := w.sealer.Replacement(old, d.Next, name)
-		if err != nil {
-			w.remember(old.UID, requeue.RefusedForGood, false, "the replacement can't be built: "+err.Error())
-			return outcome{pod: in.Pod}, nil
-		}
-		pod, err := w.create(ctx, old.Namespace, body)
-		switch {
-		case err == nil:
-			w.memory.spend(queueingOf(in.Seal.Job, d.Next.QueuedAt), old.UID, w.clock.Now())
-			w.tellReplaced(in, d, pod)
-			return outcome{pod: in.Pod, created: pod}, nil
-		case apierrors.IsAlreadyExists(err):
-			existing, err := w.client.CoreV1().Pods(old.Namespace).Get(ctx, name, metav1.GetOptions{})
-			if apierrors.IsNotFound(err) {
-				return outcome{}, fmt.Errorf("creating pod %s/%s: %w", old.Namespace, name, errLater)
-			}
-			if err != nil {
-				return outcome{}, fmt.Errorf("reading pod %s/%s: %w", old.Namespace, name, err)
-			}
-			if requeue.RequeueOf(existing) == string(old.UID) {
-				return outcome{pod: in.Pod, created: existing}, nil
-			}
-			// A stranger has the name.
-		default:
-			kind, terminating, answered := refusal(err)
-			if !answered {
-				return outcome{}, fmt.Errorf("creating pod %s/%s: %w", old.Namespace, name, err)
-			}
-			w.remember(old.UID, kind, terminating, err.Error())
-			return outcome{pod: in.Pod}, nil
-		}
-	}
-	w.remember(old.UID, requeue.RefusedForNow, false, "both names of the replacement are taken")
-	return outcome{pod: in.Pod}, nil
-}
-
-// takeOver commits the replacement, while the old pod is live as it was decided on: a create that lands late finds it
-// changed.
-func (w *Watcher) takeOver(ctx context.Context, old *corev1.Pod, d requeue.Decision) (outcome, error) {
-	fresh, err := w.get(ctx, old)
-	if err != nil {
-		return outcome{}, err
-	}
-	if fresh.ResourceVersion != old.ResourceVersion {
-		return outcome{}, fmt.Errorf("committing pod %s/%s: %w", old.Namespace, d.Replacement.Name, errStale)
-	}
-	committed, err := w.commit(ctx, d.Replacement, d.Worker)
-	if errors.Is(err, errStale) || apierrors.IsNotFound(err) {
-		return outcome{}, fmt.Errorf("committing pod %s/%s: %w", old.Namespace, d.Replacement.Name, errLater)
-	}
-	if err != nil {
-		return outcome{}, err
-	}
-	return outcome{pod: fresh, created: committed}, nil
 }
 
 func ignoreGone(err error) error {

@@ -10,7 +10,7 @@ import (
 
 // tell says what happened to a pod: one log line, one Event and one count for each outcome, all with the same reason.
 // The steps on the way to an outcome say nothing, and neither does a task that goes well (but for the count).
-func (w *Watcher) tell(in requeue.Input, d requeue.Decision, out outcome) {
+func (w *Watcher) tell(in requeue.Input, d requeue.Decision) {
 	pod := in.Pod
 	w.metrics.writes.WithLabelValues(d.Action.String()).Inc()
 	switch d.Action {

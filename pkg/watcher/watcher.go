@@ -81,6 +81,9 @@ func New(opts Options, d Dependencies) (*Watcher, error) {
 		}
 		w.pods[ns] = informer
 		w.namespaces[ns] = newNamespaceInformer(d.Client, ns)
+		if _, err := w.namespaces[ns].AddEventHandler(w.namespaceHandler()); err != nil {
+			return nil, fmt.Errorf("adding the namespace informer's handler: %w", err)
+		}
 	}
 	gauge := func(on func() bool) func() float64 {
 		return func() float64 {
@@ -123,6 +126,19 @@ func (w *Watcher) Start(ctx context.Context) error {
 	}
 	return nil
 }
+
+// Synced reports whether all held pods are known.
+func (w *Watcher) Synced() bool {
+	for _, ns := range w.opts.Namespaces {
+		if !w.pods[ns].HasSynced() || !w.namespaces[ns].HasSynced() {
+			return false
+		}
+	}
+	return true
+}
+
+// DatabaseError is how the last read of the metadata database failed; nil when it did not.
+func (w *Watcher) DatabaseError() error { return w.database.lastError() }
 
 // Lead settles pods until the context ends, and returns when the last write under way is done.
 func (w *Watcher) Lead(ctx context.Context) {
@@ -200,7 +216,7 @@ func (w *Watcher) handler(informer cache.SharedIndexInformer) cache.ResourceEven
 				return
 			}
 			w.memory.forget(p.UID)
-			siblings, err := informer.GetIndexer().ByIndex(byTask, taskOf(p))
+			siblings, err := informer.GetIndexer().ByIndex(byChain, chainOf(p))
 			if err != nil {
 				return // the index is there since the informer is
 			}
@@ -209,6 +225,23 @@ func (w *Watcher) handler(informer cache.SharedIndexInformer) cache.ResourceEven
 			}
 		},
 	}
+}
+
+// namespaceHandler wakes the pods of a namespace that is being deleted: it waits for their finalizers.
+func (w *Watcher) namespaceHandler() cache.ResourceEventHandler {
+	wake := func(obj any) {
+		q := w.queue.Load()
+		ns, ok := obj.(*corev1.Namespace)
+		if !ok || q == nil || ns.Status.Phase != corev1.NamespaceTerminating {
+			return
+		}
+		for _, name := range w.pods[ns.Name].GetStore().ListKeys() {
+			if key, err := cache.ParseObjectName(name); err == nil {
+				(*q).Add(key)
+			}
+		}
+	}
+	return cache.ResourceEventHandlerFuncs{AddFunc: wake, UpdateFunc: func(_, obj any) { wake(obj) }}
 }
 
 func (w *Watcher) cached(name cache.ObjectName) *heldPod {

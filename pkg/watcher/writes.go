@@ -11,6 +11,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/kubernetes"
 
@@ -33,6 +34,21 @@ func (w writer) get(ctx context.Context, pod *corev1.Pod) (*corev1.Pod, error) {
 			apierrors.NewNotFound(corev1.Resource("pods"), pod.Name))
 	}
 	return fresh, nil
+}
+
+// family lists the pods with the labels that Airflow gives all pods of a task instance, the pod itself among them.
+func (w writer) family(ctx context.Context, pod *corev1.Pod) ([]corev1.Pod, error) {
+	selector := labels.Set{requeue.LabelKubernetesExecutor: "True"}
+	for _, name := range requeue.IdentityLabels() {
+		if v, ok := pod.Labels[name]; ok {
+			selector[name] = v
+		}
+	}
+	list, err := w.client.CoreV1().Pods(pod.Namespace).List(ctx, metav1.ListOptions{LabelSelector: selector.String()})
+	if err != nil {
+		return nil, fmt.Errorf("listing the pods of the task of pod %s/%s: %w", pod.Namespace, pod.Name, err)
+	}
+	return list.Items, nil
 }
 
 func (w writer) patch(ctx context.Context, p *patch, subresources ...string) (*corev1.Pod, error) {
@@ -149,18 +165,23 @@ func (w writer) markFailed(ctx context.Context, pod *corev1.Pod, reason requeue.
 	return w.patch(ctx, p, "status")
 }
 
-// delete asks for the pod's deletion; the finalizer keeps it until its end is decided.
-func (w writer) delete(ctx context.Context, pod *corev1.Pod) error {
-	err := w.client.CoreV1().Pods(pod.Namespace).Delete(ctx, pod.Name, metav1.DeleteOptions{
-		Preconditions: &metav1.Preconditions{UID: &pod.UID, ResourceVersion: &pod.ResourceVersion},
-	})
+// delete asks for the pod's deletion, and returns the pod as that left it: the finalizer keeps it until its end is
+// decided. Without a resourceVersion the UID is the only guard. The typed client would throw the answer away.
+func (w writer) delete(ctx context.Context, pod *corev1.Pod) (*corev1.Pod, error) {
+	guard := &metav1.Preconditions{UID: &pod.UID}
+	if pod.ResourceVersion != "" {
+		guard.ResourceVersion = &pod.ResourceVersion
+	}
+	left := &corev1.Pod{}
+	err := w.client.CoreV1().RESTClient().Delete().Namespace(pod.Namespace).Resource("pods").Name(pod.Name).
+		Body(&metav1.DeleteOptions{Preconditions: guard}).Do(ctx).Into(left)
 	if apierrors.IsConflict(err) {
 		err = errStale
 	}
 	if err != nil {
-		return fmt.Errorf("deleting pod %s/%s: %w", pod.Namespace, pod.Name, err)
+		return nil, fmt.Errorf("deleting pod %s/%s: %w", pod.Namespace, pod.Name, err)
 	}
-	return nil
+	return left, nil
 }
 
 // create submits the JSON of a replacement as it is: a typed object would lose the fields that this build's API does

@@ -1,0 +1,92 @@
+package watcher_test
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/airflow-requeue/airflow-requeue/internal/executor"
+	"github.com/airflow-requeue/airflow-requeue/pkg/requeue"
+)
+
+// rejectedOften is a task whose pods are rejected by their kubelets again and again.
+func (w *world) rejectedOften(times int) (task executor.Task, origin string) {
+	w.t.Helper()
+	task = w.queued("often", requeue.AnnotationMaxRetries, "-1", requeue.AnnotationBackoff, "0s")
+	pod := w.submit(task)
+	name := pod.Name
+	for i := range times {
+		_, err := w.kubelet.Reject(w.ctx, w.untilFree(name), "NodeAffinity", "no")
+		require.NoError(w.t, err)
+		name = fmt.Sprintf("%s-r%d", pod.Name, i+1)
+	}
+	w.untilFree(name)
+	return task, pod.Name
+}
+
+func TestAReplacedPodIsDeletedAtOnceWithoutATimeToLive(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.ttl = 0
+	w.run()
+	task, origin := w.rejectedOften(1)
+	w.untilGone(origin)
+	require.Equal(t, []string{origin + "-r1"}, names(w.pods(task)))
+	moments := w.history.of(origin)
+	w.checkTombstone(moments[len(moments)-1].pod)
+	w.nothingSeen()
+}
+
+func TestThreeReplacedPodsOfATaskAreKept(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.run()
+	task, origin := w.rejectedOften(5)
+	require.Len(t, w.pods(task), 6)
+	w.passing(20*time.Second, "the oldest are gone", func() bool {
+		return w.history.latest(origin) == nil && w.history.latest(origin+"-r1") == nil
+	})
+	require.Equal(t, []string{origin + "-r2", origin + "-r3", origin + "-r4", origin + "-r5"}, names(w.pods(task)))
+	w.nothingSeen()
+}
+
+func TestAReplacedPodIsDeletedWhenItsTimeIsOver(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.run()
+	task, origin := w.rejectedOften(1)
+	w.untilUntracked(origin)
+	other := w.unheld(executor.NewTask("other", "installation", "manual__1", time.Now().UTC()))
+	w.patch(other.Name, `{"metadata":{"labels":{"airflow-requeue.dev/replaced":"another"}}}`)
+	began := w.clock.Now()
+	w.passing(5*time.Minute, "it is gone", func() bool { return w.history.latest(origin) == nil })
+	require.GreaterOrEqual(t, w.clock.Since(began), w.ttl-time.Minute)
+	require.Equal(t, []string{origin + "-r1"}, names(w.pods(task)))
+	require.NotNil(t, w.now(other.Name), "another installation's is not ours to delete")
+}
+
+func TestAWatcherThatFollowsSettlesAndDeletesNothingUntilItLeads(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.ttl = 0
+	follower := w.start()
+	require.False(t, follower.Ready())
+	task := w.queued("follow")
+	pod, err := w.kubelet.Reject(t.Context(), w.submit(task), "NodeAffinity", "no")
+	require.NoError(t, err)
+	leader := w.run()
+	w.untilFree(pod.Name + "-r1")
+	w.untilGone(pod.Name)
+	leader.stop()
+	require.Empty(t, follower.wire.requests())
+
+	// It knows all pods when it takes over, and what it was told meanwhile is not lost.
+	other := w.queued("other")
+	rejected, err := w.kubelet.Reject(t.Context(), w.submit(other), "NodeAffinity", "no")
+	require.NoError(t, err)
+	w.lead(follower)
+	w.until(rejected.Name+"-r1", "free to run", func(p *corev1.Pod) bool { return isFree(p) })
+}
