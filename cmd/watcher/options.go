@@ -12,7 +12,6 @@ import (
 	"github.com/spf13/pflag"
 	"k8s.io/apimachinery/pkg/api/validate/content"
 	"k8s.io/client-go/kubernetes"
-	"k8s.io/klog/v2"
 
 	"github.com/airflow-requeue/airflow-requeue/internal/flags"
 	"github.com/airflow-requeue/airflow-requeue/pkg/requeue"
@@ -173,7 +172,7 @@ func (o *options) validate() error {
 
 // client is the API server's, which logs what it has to say where we do.
 func (o *options) client(log *slog.Logger) (kubernetes.Interface, error) {
-	klog.SetSlogLogger(log)
+	flags.LogClientGo(log)
 	config, err := flags.RESTConfig(o.kubeconfig)
 	if err != nil {
 		return nil, err

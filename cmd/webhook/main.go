@@ -50,6 +50,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	if err != nil {
 		return err
 	}
+	flags.LogClientGo(log)
 	p, err := newProgram(o, log)
 	if err != nil {
 		return err

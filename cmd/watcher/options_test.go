@@ -1,0 +1,74 @@
+package main
+
+import (
+	"bytes"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+func TestParse(t *testing.T) {
+	const own = "airflow"
+	enough := []string{"--database-url-env=URL"}
+	for _, c := range []struct {
+		name string
+		args []string
+		own  string
+		want string // in the error; empty for none
+	}{
+		{"in a cluster the database is all that must be told", enough, own, ""},
+		{"outside a cluster namespaces must be told", enough, "", "--namespace is missing or empty"},
+		{"outside a cluster the Lease's namespace must be told", append([]string{"--namespace=a"}, enough...), "", "--lease-namespace is empty"},
+		{"a database is needed", nil, own, "--database-url-file or --database-url-env is needed"},
+		{"one database is enough", append([]string{"--database-url-file=f"}, enough...), own, "not both"},
+		{"a Lease is renewed before it runs out", append([]string{"--lease-renew-deadline=20s"}, enough...), own, "--lease-duration must be above"},
+		{"somebody has to work", append([]string{"--workers=0"}, enough...), own, "--workers=0: use 1 or more"},
+		{"a time to live has no sign", append([]string{"--replaced-pod-ttl=-1s"}, enough...), own, "--replaced-pod-ttl=-1s: use 0 or more"},
+		{"a policy must be meant", append([]string{"--max-retries=-2"}, enough...), own, "--max-retries=-2: use 0 for off"},
+		{"the installation is a label's value", append([]string{"--installation=a/b"}, enough...), own, "--installation=a/b: it must be good"},
+		{"an unknown flag leads to help", []string{"--retries=1"}, own, "see --help"},
+		{"an unknown command leads to help", []string{"check"}, own, "unexpected argument check; see --help"},
+		{"a release needs no database", []string{"release", "--all"}, own, ""},
+		{"a release must be meant", []string{"release"}, own, "release takes --all"},
+		{"a release takes no flag of the watch", []string{"release", "--all", "--workers=1"}, own, "unknown flag: --workers"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			o, help, err := parse(c.args, c.own)
+			assert.Empty(t, help)
+			if c.want != "" {
+				require.ErrorContains(t, err, c.want)
+				return
+			}
+			require.NoError(t, err)
+			assert.Equal(t, []string{own}, o.namespaces)
+		})
+	}
+}
+
+func TestDefaultsFollowTheInstallation(t *testing.T) {
+	o, _, err := parse([]string{"--database-url-file=f", "--installation=blue"}, "airflow")
+	require.NoError(t, err)
+	assert.Equal(t, "blue", o.lease.Name)
+	assert.Equal(t, "airflow", o.lease.Namespace)
+	assert.NotEmpty(t, o.lease.Identity)
+	assert.Equal(t, time.Hour, o.replacedPodTTL)
+}
+
+func TestHelpExplainsEachCommandsFlags(t *testing.T) {
+	for command, want := range map[string][]string{
+		"":             {"release --all", "--database-url-file", "--max-retries", "Leader election:"},
+		commandRelease: {"release --all", "--all", "--timeout"},
+	} {
+		var out bytes.Buffer
+		args := []string{"--help"}
+		if command != "" {
+			args = []string{command, "--help"}
+		}
+		require.NoError(t, run(t.Context(), args, &out, &out))
+		for _, w := range want {
+			assert.Contains(t, out.String(), w)
+		}
+	}
+}
