@@ -10,7 +10,7 @@ import (
 	"time"
 
 	"github.com/spf13/pflag"
-	"k8s.io/apimachinery/pkg/api/validate/content"
+	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/client-go/kubernetes"
 
 	"github.com/airflow-requeue/airflow-requeue/internal/flags"
@@ -148,8 +148,8 @@ func (o *options) validate() error {
 			errs = append(errs, fmt.Errorf(format, args...))
 		}
 	}
-	must(o.installation != "" && len(content.IsLabelValue(o.installation)) == 0,
-		"--installation=%s: it must be good as the value of a label: up to 63 letters, digits, '-', '_' or '.'", o.installation)
+	must(len(validation.IsDNS1123Label(o.installation)) == 0,
+		"--installation=%s: it names objects and is the value of a label: use up to 63 of a-z, 0-9 and '-'", o.installation)
 	must(len(o.namespaces) > 0 && !slices.Contains(o.namespaces, ""), "--namespace is missing or empty: name where Airflow puts worker pods")
 	must(o.apiQPS > 0 && o.apiBurst > 0, "--kube-api-qps and --kube-api-burst: use more than 0")
 	if o.command == commandRelease {

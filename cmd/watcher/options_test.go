@@ -27,7 +27,7 @@ func TestParse(t *testing.T) {
 		{"somebody has to work", append([]string{"--workers=0"}, enough...), own, "--workers=0: use 1 or more"},
 		{"a time to live has no sign", append([]string{"--replaced-pod-ttl=-1s"}, enough...), own, "--replaced-pod-ttl=-1s: use 0 or more"},
 		{"a policy must be meant", append([]string{"--max-retries=-2"}, enough...), own, "--max-retries=-2: use 0 for off"},
-		{"the installation is a label's value", append([]string{"--installation=a/b"}, enough...), own, "--installation=a/b: it must be good"},
+		{"the installation is a label", append([]string{"--installation=a/b"}, enough...), own, "--installation=a/b: it names objects"},
 		{"an unknown flag leads to help", []string{"--retries=1"}, own, "see --help"},
 		{"an unknown command leads to help", []string{"check"}, own, "unexpected argument check; see --help"},
 		{"a release needs no database", []string{"release", "--all"}, own, ""},
