@@ -94,6 +94,10 @@ func onNode() change {
 	return onPod(func(pod *corev1.Pod) { pod.Spec.NodeName = node })
 }
 
+func created(at time.Time) change {
+	return onPod(func(pod *corev1.Pod) { pod.CreationTimestamp = metav1.NewTime(at) })
+}
+
 // deleted sets when the grace period of the pod's deletion is over.
 func deleted(at time.Time) change {
 	return onPod(func(pod *corev1.Pod) { pod.DeletionTimestamp = new(metav1.NewTime(at)) })
@@ -194,9 +198,12 @@ func initExited(name, reason string, code int32) change {
 
 // sidecar makes the init container of that name a native sidecar.
 func sidecar(name string) change {
+	return initContainer(name, new(corev1.ContainerRestartPolicyAlways))
+}
+
+func initContainer(name string, policy *corev1.ContainerRestartPolicy) change {
 	return onPod(func(pod *corev1.Pod) {
-		pod.Spec.InitContainers = append(pod.Spec.InitContainers,
-			corev1.Container{Name: name, RestartPolicy: new(corev1.ContainerRestartPolicyAlways)})
+		pod.Spec.InitContainers = append(pod.Spec.InitContainers, corev1.Container{Name: name, RestartPolicy: policy})
 	})
 }
 

@@ -67,6 +67,7 @@ func aliveCases() []decisionCase {
 		{"a replacement runs from the very moment its backoff is over", given(replacement, queued, backoffUntil(noon())), ungate},
 		{"a replacement without a backoff runs", given(replacement, queued, annotation(AnnotationNotBefore, "soon")), ungate},
 		{"a replacement runs under the living scheduler's id", given(replacement, row(queuedBy(9))), to("9", ungate)},
+		{"a replacement whose row names no scheduler keeps the id it has", given(replacement, row(queuedBy(0))), ungate},
 		{"a replacement waits for the rest of its backoff", given(replacement, queued, backoffUntil(ago(-7*time.Second))), after("11", 7*time.Second)},
 		{"a replacement does not run while the database is down", given(replacement, unreadableFor(time.Hour)), after("11", time.Second)},
 		{"a replacement that waits for an image, they say, still has its gate",

@@ -31,6 +31,9 @@ func goneCases() []decisionCase {
 			given(asReplacement, annotation(AnnotationCallbackID, "c-1"), cached(tracked)), notATask},
 		{"a pod that is not a task instance's is stripped, though a row runs under its name",
 			given(noLabel(LabelKubernetesExecutor), running, runsHere), notATask},
+		{"a pod with a signature is ours, whatever else it lost", given(unstamped, annotation(AnnotationSignature, "v1:a:00")), settled},
+		{"a pod with a checksum is ours, whatever else it lost", given(unstamped, annotation(AnnotationJobSpecChecksum, "x")), settled},
+		{"a pod with an attempt is ours, whatever else it lost", given(unstamped, annotation(AnnotationAttempt, "0")), settled},
 
 		// Row 2
 		{"a replacement waits while the pod it replaces is tracked", given(asReplacement, gateOn, queued, pods(tracked)), Decision{Row: "2"}},

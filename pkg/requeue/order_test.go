@@ -39,15 +39,13 @@ func overlaps(n int) map[[2]int]scene {
 		f.policy, _ = s.policy.With(f.job.Tuning)
 		first := -1
 		for j, r := range table {
-			_, ok := r.decide(f)
-			if !ok {
+			if _, known := found[[2]int{first, j}]; known {
 				continue
 			}
-			if first < 0 {
+			switch _, ok := r.decide(f); {
+			case ok && first < 0:
 				first = j
-				continue
-			}
-			if _, known := found[[2]int{first, j}]; !known {
+			case ok:
 				found[[2]int{first, j}] = s
 			}
 		}

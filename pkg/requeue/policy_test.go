@@ -8,6 +8,11 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
+func TestTheDefaults(t *testing.T) {
+	require.Equal(t, Policy{MaxRetries: 1, ExcludedReasons: []string{"Error"}, Backoff: 5 * time.Second, ImagePullGrace: 2 * time.Minute,
+		StartDeadline: 0, AvoidFailedNode: true, ClockSkew: 10 * time.Second, TaskQueuedTimeout: 10 * time.Minute}, DefaultPolicy())
+}
+
 func TestAPodsTuningGoesOverThePolicy(t *testing.T) {
 	const prefix = "airflow-requeue.dev/"
 	for _, c := range []struct {
@@ -21,6 +26,7 @@ func TestAPodsTuningGoesOverThePolicy(t *testing.T) {
 		{"one reason is excluded", "excluded-container-reasons", "OOMKilled", func(p *Policy) { p.ExcludedReasons = []string{"OOMKilled"} }},
 		{"several reasons are excluded, each once", "excluded-container-reasons", "Error, OOMKilled,Error",
 			func(p *Policy) { p.ExcludedReasons = []string{"Error", "OOMKilled"} }},
+		{"a reason has letters and digits", "excluded-container-reasons", "azAZ09", func(p *Policy) { p.ExcludedReasons = []string{"azAZ09"} }},
 		{"no reason is excluded", "excluded-container-reasons", " ", func(p *Policy) { p.ExcludedReasons = []string{} }},
 		{"a backoff", "backoff", "1m30s", func(p *Policy) { p.Backoff = 90 * time.Second }},
 		{"no backoff", "backoff", "0s", func(p *Policy) { p.Backoff = 0 }},
@@ -52,6 +58,12 @@ func TestAValueThatCannotBeReadLeavesThePolicyAndWarns(t *testing.T) {
 		{"max-retries beyond an integer", AnnotationMaxRetries, "99999999999999999999", prefix + `max-retries: "99999999999999999999" is not ` + number},
 		{"reasons with a gap", AnnotationExcludedReasons, "Error,,OOMKilled", prefix + `excluded-container-reasons: "Error,,OOMKilled" is not ` + list},
 		{"reasons as a list of JSON", AnnotationExcludedReasons, `["Error"]`, prefix + `excluded-container-reasons: "[\"Error\"]" is not ` + list},
+		{"a reason with what comes before a", AnnotationExcludedReasons, "`", prefix + "excluded-container-reasons: \"`\" is not " + list},
+		{"a reason with what comes after z", AnnotationExcludedReasons, "{", prefix + `excluded-container-reasons: "{" is not ` + list},
+		{"a reason with what comes before A", AnnotationExcludedReasons, "@", prefix + `excluded-container-reasons: "@" is not ` + list},
+		{"a reason with what comes after Z", AnnotationExcludedReasons, "[", prefix + `excluded-container-reasons: "[" is not ` + list},
+		{"a reason with what comes before 0", AnnotationExcludedReasons, "/", prefix + `excluded-container-reasons: "/" is not ` + list},
+		{"a reason with what comes after 9", AnnotationExcludedReasons, ":", prefix + `excluded-container-reasons: ":" is not ` + list},
 		{"reasons apart by spaces", AnnotationExcludedReasons, "Error OOMKilled", prefix + `excluded-container-reasons: "Error OOMKilled" is not ` + list},
 		{"a backoff without a unit", AnnotationBackoff, "5", prefix + `backoff: "5" is not ` + duration + "5s"},
 		{"a backoff below nothing", AnnotationBackoff, "-5s", prefix + `backoff: "-5s" is not ` + duration + "5s"},

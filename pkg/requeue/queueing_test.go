@@ -116,6 +116,8 @@ func TestMessagesAreCutWhereAnEventWouldBeToo(t *testing.T) {
 	d := given(failed, queued, statusReason("Evicted", long)).decide()
 	require.Equal(t, ReasonNodePressure, d.Reason)
 	require.LessOrEqual(t, len(d.Message), maxMessage+len("…"))
+	whole := strings.Repeat("x", maxMessage)
+	require.Equal(t, whole, given(failed, queued, statusReason(whole, "")).decide().Message)
 	require.True(t, strings.HasPrefix(d.Message, "Evicted: éé") && strings.HasSuffix(d.Message, "é…"), "cut between characters")
 }
 

@@ -69,9 +69,15 @@ func queuedLater(f facts) (Decision, bool) {
 	if !f.Siblings.Live {
 		return Decision{Action: Read, Need: NeedSiblings}, true
 	}
+	since := f.pod.CreationTimestamp.Time
+	if RequeueOf(f.pod) != "" {
+		// A replacement may be younger than the later queueing's pod; its queueing is not. Whole seconds, as
+		// creationTimestamp has.
+		since = f.queuedAt().Truncate(time.Second)
+	}
 	later := f.sibling(func(p *corev1.Pod) bool {
 		sameChain := p.Annotations[AnnotationOrigin] != "" && p.Annotations[AnnotationOrigin] == f.pod.Annotations[AnnotationOrigin]
-		return !sameChain && !p.CreationTimestamp.Time.Before(f.pod.CreationTimestamp.Time) &&
+		return !sameChain && !p.CreationTimestamp.Time.Before(since) &&
 			p.Annotations[annotationTryNumber] == strconv.Itoa(f.job.TryNumber)
 	})
 	switch {

@@ -103,3 +103,20 @@ func TestAPodWhoseRowAloneIsUnreadableIsReportedToo(t *testing.T) {
 	w.untilEvent(pod, "DatabaseUnavailable", "")
 	w.passing(time.Second, "it can decide, for all others", p.Ready)
 }
+
+func TestAReadThatFailedLongBeforeThePodEndedDoesNotCount(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	down := errors.New("the key has several rows")
+	p := w.run(func(p *process) { p.rows.broken, p.rows.only = down, "poison" })
+	pod := w.submit(w.queued("poison"))
+	w.eventually("its row was asked for at first sight", func() bool { return p.rows.count() > 0 })
+	p.rows.breaks(nil)
+	w.clock.forward(3 * time.Minute)
+	p.rows.breaks(down)
+	began := w.clock.Now()
+	_, err := w.kubelet.Reject(t.Context(), pod, "NodeAffinity", "no")
+	require.NoError(t, err)
+	w.passing(5*time.Second, "the report", func() bool { return len(w.executor.saw()) > 0 })
+	require.GreaterOrEqual(t, w.clock.Since(began), time.Minute)
+}

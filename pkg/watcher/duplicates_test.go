@@ -2,7 +2,9 @@ package watcher_test
 
 import (
 	"fmt"
+	"net/http"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -140,4 +142,34 @@ func TestTwoWatchersThatBothLeadReportAPodOnce(t *testing.T) {
 	require.NoError(t, w.kubelet.Terminate(t.Context(), pod, 1))
 	w.passing(time.Second, "the pod goes", func() bool { return w.history.latest(pod.Name) == nil })
 	w.seenOnly("failed " + pod.Name)
+}
+
+func TestWhatHappenedWhileTheAPIServerWasOutOfReachIsCaughtUpWith(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	var down atomic.Bool
+	var lost atomic.Int32
+	w.run(func(p *process) {
+		p.wire.any = func(r *http.Request) error {
+			if request, _ := describeRequest(r); request == "" || !down.Load() {
+				return nil // what it watches it still sees
+			}
+			lost.Add(1)
+			return errLost
+		}
+	})
+	taken, ran := w.queued("taken"), w.queued("ran")
+	pod, runner := w.submit(taken), w.started(w.submit(ran))
+	down.Store(true)
+	_, err := w.kubelet.Reject(t.Context(), pod, "NodeAffinity", "no")
+	require.NoError(t, err)
+	w.row(ran, running(runner.Name))
+	w.passing(time.Second, "it has tried and failed", func() bool { return lost.Load() > 6 })
+	require.True(t, requeue.Held(w.now(runner.Name)) && !requeue.Detached(w.now(pod.Name)))
+
+	down.Store(false)
+	w.passing(time.Second, "the replacement", func() bool { return isFree(w.history.latest(pod.Name + "-r1")) })
+	w.checkReplacement(w.now(pod.Name+"-r1"), pod, taken, 1)
+	require.NotContains(t, w.untilUntracked(runner.Name).Labels, requeue.LabelHold)
+	w.nothingSeen()
 }

@@ -97,16 +97,9 @@ func (w *Watcher) readRow(ctx context.Context, in *requeue.Input) error {
 	}
 	now := w.clock.Now()
 	since := w.database.observe(err, now)
-	// The row of one pod may be unreadable while all others can be read: its minute is its own.
 	w.memory.of(in.Pod.UID, func(m *podMemory) {
-		switch {
-		case err == nil:
-			m.unreadSince = time.Time{}
-		case m.unreadSince.IsZero():
-			m.unreadSince = now
-		}
-		if err != nil && m.unreadSince.Before(since) {
-			since = m.unreadSince
+		if own := m.unread(err, now); own.Before(since) {
+			since = own
 		}
 	})
 	switch {

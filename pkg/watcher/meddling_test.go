@@ -102,6 +102,8 @@ func (s *scene) queueAgain() {
 	again := s.task.Again(s.task.QueuedAt.Add(time.Minute))
 	require.NoError(s.t, s.db.Update(s.ctx, again.Row()))
 	s.next = s.submit(again)
+	// A replacement that is created from here on is the younger pod of an earlier queueing.
+	s.eventually("the next second", func() bool { return time.Now().Unix() > s.next.CreationTimestamp.Unix() })
 }
 
 // nextRuns says that the later queueing's pod is the only one that runs, or may, and that nothing of the chain, whose

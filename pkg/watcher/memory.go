@@ -30,6 +30,21 @@ type podMemory struct {
 	written      string // resourceVersion of our own last write
 }
 
+// unread takes the outcome of a read of the pod's row, and returns since when the ended pod waits for one. The row of one
+// pod may be unreadable while all others can be read: its minute is its own.
+func (p *podMemory) unread(err error, now time.Time) time.Time {
+	switch {
+	case err == nil:
+		p.unreadSince = time.Time{}
+	case p.unreadSince.IsZero():
+		p.unreadSince = now
+	}
+	if p.endedSince.After(p.unreadSince) {
+		return p.endedSince
+	}
+	return p.unreadSince
+}
+
 // queueing is one stay of a try in state queued: what a budget belongs to.
 type queueing struct {
 	ref      requeue.Ref
