@@ -73,7 +73,7 @@ func (f facts) prepare(d Decision) Decision {
 		if Detached(f.pod) && !f.Siblings.Live {
 			return Decision{Action: Read, Need: NeedSiblings, Row: d.Row}
 		}
-		if d.Action == Report && Ended(f.pod) && f.phaseOpen() {
+		if d.Action == Report && f.phaseOpen() && (Ended(f.pod) || Gated(f.pod)) {
 			d.Action = MarkFailed
 			return d
 		}

@@ -75,9 +75,11 @@ func aliveCases() []decisionCase {
 
 		// Row 12
 		{"a Pending replacement whose task instance runs elsewhere is recorded as superseded",
-			given(pendingReplacement, row(state(StateRunning), runsOn("elsewhere"))), record("12", ReasonSuperseded, overtaken)},
+			given(asReplacement, row(state(StateRunning), runsOn("elsewhere"))), record("12", ReasonSuperseded, overtaken)},
 		{"a Pending replacement whose task instance runs elsewhere is deleted",
-			given(pendingReplacement, row(state(StateRunning), runsOn("elsewhere")), recorded(overtaken)), remove("12", ReasonSuperseded, overtaken)},
+			given(asReplacement, row(state(StateRunning), runsOn("elsewhere")), recorded(overtaken)), remove("12", ReasonSuperseded, overtaken)},
+		{"a Pending replacement on a node may be the one that runs, under a hostname that can't be told yet",
+			given(pendingReplacement, row(state(StateRunning), runsOn("10.9.8.7")), recorded(overtaken)), after("19", 0)},
 		{"a Pending replacement that was queued anew is deleted, unscheduled as it is",
 			given(asReplacement, row(queuedOn(ago(5*time.Second))), recorded(overtaken)), remove("12", ReasonSuperseded, overtaken)},
 		{"a Pending replacement without a row is deleted", given(pendingReplacement, noRow, recorded(overtaken)),

@@ -96,6 +96,8 @@ func movedOnCases() []decisionCase {
 			given(rejected, row(state(StateRunning), runsOn(podName)), winner()), report("25", ReasonStarted, "the task ran", inWords)},
 
 		// Row 23
+		{"a row that was queued nobody knows when is no queueing of the pod's", given(failed, seenQueued(time.Time{}), row(queuedOn(time.Time{}))),
+			Decision{Action: Read, Row: "23", Need: NeedSiblings}},
 		{"a pod whose try is queued again needs a live list", given(rejected, again), readSiblings("23")},
 		{"a pod whose try is scheduled again needs a live list", given(rejected, scheduled), readSiblings("23")},
 		{"a pod whose try is queued again is discarded once the later pod exists", given(rejected, again, endedFor(time.Hour), pods(laterPod)),

@@ -64,13 +64,8 @@ func ParseJob(pod []byte) (Job, error) {
 			job.readWorkload(c.Args)
 		}
 	}
-	// The annotation of Airflow 3.4 says that a row is to be read by id; which id, the arguments say where they can.
-	if id := a[annotationTaskInstanceID]; id != "" {
-		job.Ref.ByID = true
-		if job.Ref.ID == "" {
-			job.Ref.ID = strings.ToLower(id)
-		}
-	}
+	// The annotation of Airflow 3.4 says that a row is to be read by id; which id, only the arguments are trusted to say.
+	job.Ref.ByID = a[annotationTaskInstanceID] != "" && job.Ref.ID != ""
 	job.Tuning = map[string]string{}
 	for k, v := range a {
 		if slices.Contains(tuningAnnotations(), k) {

@@ -117,8 +117,8 @@ func TestParseJobBelievesOnlyWhatItUnderstands(t *testing.T) {
 		{"a map index of -1 is none", workloadPod(named("map_index", "-1"), ti("")), named3},
 		{"Airflow 3.4 says that the row is read by id", workloadPod(named("task_instance_id", otherID), ti("")),
 			with(func(j *Job) { j.Ref.ID, j.Ref.ByID = taskID, true })},
-		{"Airflow 3.4's annotation names the id where the arguments can't", workloadPod(named("task_instance_id", strings.ToUpper(otherID)), "{"),
-			with(func(j *Job) { j.Ref.ID, j.Ref.ByID = otherID, true })},
+		{"Airflow 3.4's annotation is not trusted to name the id where the arguments don't",
+			workloadPod(named("task_instance_id", strings.ToUpper(otherID)), "{"), with(func(j *Job) { j.Ref.ID = "" })},
 		{"an annotation that is empty says nothing", workloadPod(named("task_instance_id", ""), ti("")), named3},
 		{"a token's times", workloadPod(named(), ti(token(`{"iat":1767225605,"exp":1767226205}`))), with(func(j *Job) {
 			j.Ref.ID, j.IssuedAt, j.Expires = taskID, time.Unix(1767225605, 0).UTC(), time.Unix(1767226205, 0).UTC()

@@ -82,8 +82,8 @@ func promises() []promise {
 			return s.Pod.Status.Phase == corev1.PodPending && s.Pod.DeletionTimestamp == nil && Held(s.Pod) &&
 				d.Reason != "" && s.Pod.Annotations[AnnotationReason] == string(d.Reason)
 		}},
-		{"a pod is marked Failed only when it was deleted before it had a node", does(MarkFailed), func(s scene, _ Decision) bool {
-			return s.Pod.DeletionTimestamp != nil && s.Pod.Spec.NodeName == "" && s.Pod.Status.Phase != corev1.PodFailed && s.Pod.Status.Phase != corev1.PodSucceeded
+		{"a pod is marked Failed only when it was deleted before it had a node, or our gate keeps it from one", does(MarkFailed), func(s scene, _ Decision) bool {
+			return (s.Pod.DeletionTimestamp != nil && s.Pod.Spec.NodeName == "" || Gated(s.Pod)) && s.Pod.Status.Phase != corev1.PodFailed && s.Pod.Status.Phase != corev1.PodSucceeded
 		}},
 		{"a pod that is reported after its end is one that Airflow sees as ended", does(Report), func(s scene, _ Decision) bool {
 			return !Ended(s.Pod) || s.Pod.Status.Phase == corev1.PodFailed || s.Pod.Status.Phase == corev1.PodSucceeded

@@ -56,7 +56,7 @@ func (f facts) sameTry() bool {
 // tells them apart.
 func (f facts) thisQueueing() bool {
 	t := f.Row.Task
-	if !f.sameTry() || t.State != StateQueued {
+	if !f.sameTry() || t.State != StateQueued || t.QueuedAt.IsZero() {
 		return false
 	}
 	if known := f.queuedAt(); !known.IsZero() {
@@ -78,6 +78,12 @@ func (f facts) laterQueueing() bool {
 func (f facts) runsHere() bool {
 	return f.Row.State == Found && hostnameOf(f.pod, f.Row.Task.Hostname) &&
 		f.Row.Task.State != StateQueued && f.Row.Task.State != StateScheduled
+}
+
+// mayRunHere reports whether the task may run in a pod whose phase lags behind its containers: under its hostname, or,
+// once it has a node, under one that can't be told yet, such as an address.
+func (f facts) mayRunHere() bool {
+	return f.runsHere() || f.sameTry() && f.Row.Task.State == StateRunning && f.pod.Spec.NodeName != ""
 }
 
 // attempt counts the replacements made in this queueing, this pod's own chain and any other.

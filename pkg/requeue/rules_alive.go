@@ -68,7 +68,7 @@ func gated(f facts) (Decision, bool) {
 
 // Row 12: a replacement whose task instance moved on before it ran.
 func pendingSuperseded(f facts) (Decision, bool) {
-	if !f.pending() || f.terminating() || RequeueOf(f.pod) == "" || !f.rowKnown() || f.thisQueueing() || f.runsHere() {
+	if !f.pending() || f.terminating() || RequeueOf(f.pod) == "" || !f.rowKnown() || f.thisQueueing() || f.mayRunHere() {
 		return Decision{}, false
 	}
 	return Decision{Action: Delete, Reason: ReasonSuperseded, Message: "the task instance is no longer queued as it was for this pod"}, true

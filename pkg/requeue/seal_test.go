@@ -198,6 +198,7 @@ func TestKeysValidate(t *testing.T) {
 	}{
 		{"one key", keys("a", "a"), ""},
 		{"two keys", keys("2026-01_a.b", "2026-01_a.b", "B"), ""},
+		{"ids to the limits", keys("azAZ09._-", "azAZ09._-", strings.Repeat("a", 63)), ""},
 		{"none", Keys{}, "no signing key"},
 		{"none is current", keys("", "a"), `current signing key "" is not among the keys`},
 		{"the current one is missing", keys("b", "a"), `current signing key "b" is not among the keys`},

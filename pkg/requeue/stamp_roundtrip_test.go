@@ -108,6 +108,35 @@ func withAll(m map[string]string, names []string) map[string]string {
 	return m
 }
 
+func TestUnstampFindsEveryStampAlone(t *testing.T) {
+	find := func(change func(*unstructured.Unstructured)) {
+		pod := &unstructured.Unstructured{}
+		require.NoError(t, pod.UnmarshalJSON(plainPod(t)))
+		want := pod.DeepCopy()
+		change(pod)
+		require.NotEqual(t, want, pod)
+		require.True(t, Unstamp(pod) || RemoveGate(pod))
+		require.Equal(t, want, pod)
+	}
+	for name, value := range map[string]string{LabelHold: HoldValue, LabelTracked: "prod", LabelReplaced: ""} {
+		find(func(pod *unstructured.Unstructured) {
+			labels := pod.GetLabels()
+			labels[name] = value
+			pod.SetLabels(labels)
+		})
+	}
+	for _, name := range stampAnnotations() {
+		find(func(pod *unstructured.Unstructured) {
+			pod.SetAnnotations(withAll(pod.GetAnnotations(), []string{name}))
+		})
+	}
+	find(func(pod *unstructured.Unstructured) { pod.SetFinalizers([]string{Finalizer}) })
+	find(func(pod *unstructured.Unstructured) {
+		gates := []any{map[string]any{"name": SchedulingGate}}
+		require.NoError(t, unstructured.SetNestedSlice(pod.Object, gates, "spec", "schedulingGates"))
+	})
+}
+
 func TestUnstampTakesTuningForWhatItIs(t *testing.T) {
 	for _, name := range tuningAnnotations() {
 		require.NotContains(t, stampAnnotations(), name)

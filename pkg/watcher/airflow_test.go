@@ -261,6 +261,21 @@ func TestAnAdoptionThatNeverCommitsItsRowIsWaitedForTwoMinutes(t *testing.T) {
 	require.GreaterOrEqual(t, w.clock.Since(began), 2*time.Minute)
 }
 
+func TestTheGateComesOffUnderTheSchedulerThatTheRowNames(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	reached, goOn := w.paused(4) // the replacement is committed, under scheduler 1
+	task := w.queued("adopted")
+	pod, err := w.kubelet.Reject(t.Context(), w.submit(task), "NodeAffinity", "no")
+	require.NoError(t, err)
+	w.untilReached(reached)
+	require.Equal(t, "1", w.now(pod.Name + "-r1").Labels[requeue.LabelWorker])
+	w.row(task, func(row *requeue.TaskInstance) { row.QueuedByJobID = 2 }) // adopted when it was listed, before the detach
+	goOn()
+	require.Equal(t, "2", w.untilFree(pod.Name + "-r1").Labels[requeue.LabelWorker])
+	w.nothingSeen()
+}
+
 func TestAReportReachesTheSchedulerThatTheRowNames(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)

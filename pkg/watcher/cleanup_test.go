@@ -6,7 +6,6 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
-	corev1 "k8s.io/api/core/v1"
 
 	"github.com/airflow-requeue/airflow-requeue/internal/executor"
 	"github.com/airflow-requeue/airflow-requeue/pkg/requeue"
@@ -88,5 +87,5 @@ func TestAWatcherThatFollowsSettlesAndDeletesNothingUntilItLeads(t *testing.T) {
 	rejected, err := w.kubelet.Reject(t.Context(), w.submit(other), "NodeAffinity", "no")
 	require.NoError(t, err)
 	w.lead(follower)
-	w.until(rejected.Name+"-r1", "free to run", func(p *corev1.Pod) bool { return isFree(p) })
+	w.until(rejected.Name+"-r1", "free to run", isFree)
 }

@@ -305,6 +305,7 @@ type tap struct {
 	broken error
 	only   string // the task that broken is about; empty: all, and the question whether the database answers
 	reads  int
+	done   int
 }
 
 // Get reads a row.
@@ -318,7 +319,7 @@ func (t *tap) Get(ctx context.Context, ref requeue.Ref) (requeue.TaskInstance, b
 		broken = nil
 	}
 	t.mu.Unlock()
-	defer t.bell.ring()
+	defer t.over(ref)
 	if broken != nil {
 		return requeue.TaskInstance{}, false, broken
 	}
@@ -329,6 +330,15 @@ func (t *tap) Get(ctx context.Context, ref requeue.Ref) (requeue.TaskInstance, b
 	return task, found, err
 }
 
+func (t *tap) over(ref requeue.Ref) {
+	t.mu.Lock()
+	if ref.DagID != "" {
+		t.done++
+	}
+	t.mu.Unlock()
+	t.bell.ring()
+}
+
 // breaks makes all reads fail; nil mends them.
 func (t *tap) breaks(err error) {
 	t.mu.Lock()
@@ -336,8 +346,9 @@ func (t *tap) breaks(err error) {
 	t.broken = err
 }
 
+// count says how many reads of a row are over, however they ended.
 func (t *tap) count() int {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return t.reads
+	return t.done
 }

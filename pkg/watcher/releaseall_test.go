@@ -3,11 +3,13 @@ package watcher_test
 import (
 	"fmt"
 	"slices"
+	"sync"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/client-go/kubernetes"
 
 	"github.com/airflow-requeue/airflow-requeue/internal/executor"
 	"github.com/airflow-requeue/airflow-requeue/pkg/requeue"
@@ -34,14 +36,16 @@ const (
 	isStripped
 )
 
-func (w *world) releaseAll() watcher.Released {
+func (w *world) releaseAll() watcher.Released { return w.releaseAllBy(w.client) }
+
+func (w *world) releaseAllBy(client kubernetes.Interface) watcher.Released {
 	w.t.Helper()
 	var done watcher.Released
 	var err error
 	over := make(chan struct{})
 	go func() {
 		defer close(over)
-		done, err = watcher.ReleaseAll(w.ctx, w.client, w.releasing())
+		done, err = watcher.ReleaseAll(w.ctx, client, w.releasing())
 	}()
 	w.passing(time.Second, "all holds are lifted", func() bool {
 		select {
@@ -321,4 +325,21 @@ func TestReleaseAllReleasesThePodsOfItsOwnInstallationOnly(t *testing.T) {
 	w.patch(pod.Name, `{"metadata":{"labels":{"airflow-requeue.dev/tracked":"another"}}}`)
 	require.Zero(t, w.releaseAll())
 	require.True(t, requeue.Held(w.now(pod.Name)))
+}
+
+func TestAReplacementThatIsAdoptedWhileItIsDroppedPassesItsSchedulerOn(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	second := w.watchAsExecutor(2)
+	pod := w.after(w.queued("adopted"), isCreated)
+	var once sync.Once
+	client := w.wired(&wire{bell: w.bell, write: func(int, string) fate {
+		once.Do(func() { // its list is too old by now
+			_ = executor.Scheduler{Client: w.client, Namespace: w.namespace, JobID: 2}.AdoptPod(w.ctx, w.history.latest(pod.Name+"-r1"))
+		})
+		return arrives
+	}})
+	require.Equal(t, watcher.Released{Released: 1, Deleted: 1}, w.releaseAllBy(client))
+	w.eventually("the living scheduler sees the failure", func() bool { return slices.Equal(second.saw(), []string{"failed " + pod.Name}) })
+	require.Equal(t, gone, howLeft(w.now(pod.Name+"-r1")))
 }

@@ -2,6 +2,7 @@ package watcher_test
 
 import (
 	"slices"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -30,6 +31,26 @@ func TestADrainedPodIsReplacedAndItsTaskSucceedsUnseen(t *testing.T) {
 	_, err := w.kubelet.Succeed(t.Context(), replacement)
 	require.NoError(t, err)
 	w.seenOnly("succeeded " + replacement.Name)
+}
+
+func TestARequeueTakesFiveWritesOneGetAndThreeReadsOfTheRow(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	pod, err := w.kubelet.Reject(t.Context(), w.submit(w.queued("counted")), "NodeAffinity", "no")
+	require.NoError(t, err)
+	var reads atomic.Int64 // before the last write
+	p := w.run(func(p *process) {
+		p.wire.write = func(n int, _ string) fate {
+			if n == 5 {
+				reads.Store(int64(p.rows.count()))
+			}
+			return arrives
+		}
+	})
+	replacement := w.untilFree(pod.Name + "-r1").Name
+	require.Equal(t, []string{"PATCH " + pod.Name, "POST", "GET " + pod.Name, "PATCH " + replacement, "PATCH " + pod.Name, "PATCH " + replacement},
+		p.wire.requests())
+	require.EqualValues(t, 3, reads.Load())
 }
 
 func TestAPodThatIsTakenBeforeItsTaskBeganIsReplaced(t *testing.T) {

@@ -79,14 +79,6 @@ func (w *world) sealerWith(keys requeue.Keys) *requeue.Sealer {
 	return sealer
 }
 
-// as is the same world for a subtest: what fails, fails there.
-func (w *world) as(t *testing.T) *world {
-	t.Helper()
-	sub := *w
-	sub.t, sub.ctx = t, t.Context()
-	return &sub
-}
-
 // queued is a task instance that the scheduler has just queued, with its row.
 func (w *world) queued(taskID string, tuning ...string) executor.Task {
 	w.t.Helper()
