@@ -78,7 +78,7 @@ func TestRunHoldsPodsThroughTheAPIServer(t *testing.T) {
 		assert.Equal(t, airflowPod().Labels, created.Labels)
 		assert.Equal(t, airflowPod().Annotations, created.Annotations)
 		assert.Empty(t, created.Finalizers)
-		assert.Empty(t, created.Spec.SchedulingGates)
+		assert.True(t, requeue.Gated(created), "should it be the watcher after all, its pod never runs")
 	})
 	t.Run("a tuning annotation that can't be read comes back as a warning", func(t *testing.T) {
 		pod := airflowPod()
