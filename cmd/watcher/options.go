@@ -101,7 +101,7 @@ func (o *options) watchFlags(g *flags.Groups, ownNamespace string) {
 
 	settle := g.Add("Settling")
 	settle.DurationVar(&o.replacedPodTTL, "replaced-pod-ttl", time.Hour, "keep replaced pods for this long, at most the last 3 of a task; 0: delete them at once")
-	settle.IntVar(&o.workers, "workers", 256, "pods that are settled at the same time")
+	settle.IntVar(&o.workers, "workers", 500, "pods that are settled at the same time")
 	settle.StringVar(&o.metricsListen, "metrics-listen", ":8080", "`address` for /livez, /readyz and /metrics, by plain HTTP")
 }
 
