@@ -6,10 +6,8 @@ import (
 	"log/slog"
 	"os"
 	"slices"
-	"strings"
 	"time"
 
-	"github.com/spf13/pflag"
 	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/client-go/kubernetes"
 
@@ -112,14 +110,9 @@ func parse(args []string, ownNamespace string) (o *options, help string, err err
 		command, args = args[0], args[1:]
 	}
 	o, groups := newOptions(command, ownNamespace)
-	all := groups.All("airflow-requeue-watcher")
-	switch err := all.Parse(args); {
-	case errors.Is(err, pflag.ErrHelp):
-		return nil, groups.Help(intro), nil
-	case err != nil:
-		return nil, "", fmt.Errorf("%w; see --help", err)
-	case all.NArg() > 0:
-		return nil, "", fmt.Errorf("unexpected argument %s; see --help", strings.Join(all.Args(), " "))
+	help, err = groups.Parse("airflow-requeue-watcher", intro, args)
+	if err != nil || help != "" {
+		return nil, help, err
 	}
 	if err := o.complete(); err != nil {
 		return nil, "", err

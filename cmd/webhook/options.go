@@ -4,10 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 	"time"
 
-	"github.com/spf13/pflag"
 	"k8s.io/apimachinery/pkg/util/validation"
 
 	"github.com/airflow-requeue/airflow-requeue/internal/flags"
@@ -143,14 +141,9 @@ func (o *options) validate() error {
 // parse reads arguments; help is not empty where it was asked for.
 func parse(args []string, ownNamespace string) (o *options, help string, err error) {
 	o, groups := newOptions(ownNamespace)
-	all := groups.All("airflow-requeue-webhook")
-	switch err := all.Parse(args); {
-	case errors.Is(err, pflag.ErrHelp):
-		return nil, groups.Help(intro), nil
-	case err != nil:
-		return nil, "", fmt.Errorf("%w; see --help", err)
-	case all.NArg() > 0:
-		return nil, "", fmt.Errorf("unexpected argument %s; see --help", strings.Join(all.Args(), " "))
+	help, err = groups.Parse("airflow-requeue-webhook", intro, args)
+	if err != nil || help != "" {
+		return nil, help, err
 	}
 	o.complete()
 	return o, "", o.validate()

@@ -2,6 +2,7 @@
 package flags
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 
@@ -22,8 +23,22 @@ func (g *Groups) Add(title string) *pflag.FlagSet {
 	return set
 }
 
-// All is one set of all flags, to parse arguments with. --help makes Parse return pflag.ErrHelp and prints nothing.
-func (g *Groups) All(program string) *pflag.FlagSet {
+// Parse reads arguments, which are flags only; help is not empty where it was asked for.
+func (g *Groups) Parse(program, intro string, args []string) (help string, err error) {
+	all := g.all(program)
+	switch err := all.Parse(args); {
+	case errors.Is(err, pflag.ErrHelp):
+		return g.help(intro), nil
+	case err != nil:
+		return "", fmt.Errorf("%w; see --help", err)
+	case all.NArg() > 0:
+		return "", fmt.Errorf("unexpected argument %s; see --help", strings.Join(all.Args(), " "))
+	}
+	return "", nil
+}
+
+// all is one set of all flags, which prints nothing by itself.
+func (g *Groups) all(program string) *pflag.FlagSet {
 	all := pflag.NewFlagSet(program, pflag.ContinueOnError)
 	all.Usage = func() {}
 	for _, set := range g.sets {
@@ -32,8 +47,8 @@ func (g *Groups) All(program string) *pflag.FlagSet {
 	return all
 }
 
-// Help explains every flag, group by group.
-func (g *Groups) Help(intro string) string {
+// help explains every flag, group by group.
+func (g *Groups) help(intro string) string {
 	var b strings.Builder
 	b.WriteString(intro)
 	for i, set := range g.sets {
