@@ -177,8 +177,14 @@ func (r *releaser) release(ctx context.Context, pod *corev1.Pod, byUID map[strin
 	return r.lift(ctx, pod, now)
 }
 
-// undo brings a detached pod back, unless its replacement is in place: then the pod stays a tombstone.
+// undo brings a detached pod back, unless its replacement is in place: then the pod stays a tombstone. A watcher that
+// would replace the pod finds the mark, or has made the replacement before the look for one.
 func (r *releaser) undo(ctx context.Context, pod *corev1.Pod, now time.Time) (gone bool, err error) {
+	if !requeue.Undoing(pod) {
+		if pod, err = r.annotate(ctx, pod, map[string]string{requeue.AnnotationUndoing: "true"}); err != nil {
+			return false, err
+		}
+	}
 	replacement, err := r.replacementOf(ctx, pod)
 	switch {
 	case err != nil:

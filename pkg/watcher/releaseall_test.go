@@ -269,9 +269,6 @@ func releaseMeanwhile(t *testing.T, first, more, at int) (met bool) {
 		if !met {
 			return
 		}
-		if old := w.now(pod.Name); old != nil && requeue.Detached(old) && w.now(pod.Name+"-r1") == nil && more > 1 {
-			t.Skip("between the look for a replacement and the undo there is room for a create, but none for a commit: nothing guards two objects")
-		}
 		p := w.run(dyingAt(more + 1))
 		w.passing(time.Second, "the watcher is killed, or has nothing to do", func() bool {
 			return p.wire.isDead() || s.calm()

@@ -111,6 +111,7 @@ func reattach(p *patch, worker string) {
 	if requeue.Detached(p.pod) {
 		p.label(requeue.LabelExecutorDone, "")
 		p.annotate(requeue.AnnotationDetached, "")
+		p.annotate(requeue.AnnotationUndoing, "")
 	}
 }
 
