@@ -84,6 +84,8 @@ func (f facts) prepare(d Decision) Decision {
 		case d.Action == Report && f.phaseOpen() && (Ended(f.pod) || Gated(f.pod)):
 			d.Action = MarkFailed
 			return d
+		case d.Action == Report && f.pod.Spec.NodeName == "" && f.pod.Status.Reason == string(d.Reason) && f.pod.Status.Message != "":
+			d.Message = f.pod.Status.Message // ours: it is not to be said twice
 		}
 		d.Worker = f.worker()
 		d.Linger = f.terminating() && (d.Action == Release || d.Action == Report)

@@ -53,6 +53,9 @@ func endedCases() []decisionCase {
 			Decision{Action: MarkFailed, Row: "21", Reason: ReasonDatabaseUnavailable, Message: unavailable + "; " + neverHere}},
 		{"a detached pod that was deleted without a node is marked Failed only after a live look",
 			given(deleted(ago(0)), detached, marked, unreadableFor(time.Minute)), readSiblings("21")},
+		{"a pod that was marked Failed is reported in the same words",
+			given(deleted(ago(0)), phase(corev1.PodFailed), statusReason("DatabaseUnavailable", unavailable+"; "+neverHere), unreadableFor(time.Minute)),
+			lingering(report("21", ReasonDatabaseUnavailable, unavailable, neverHere))},
 		{"a terminating pod lingers after its report", given(rejected, deleted(ago(0)), unreadableFor(time.Minute)),
 			lingering(report("21", ReasonDatabaseUnavailable, unavailable, inWords, "deleted on node node-1"))},
 	}
