@@ -134,7 +134,7 @@ type RefusalKind int
 // NotRefused is the zero value.
 const (
 	NotRefused    RefusalKind = iota
-	RefusedForNow             // quota, 429, 5xx
+	RefusedForNow             // quota, a conflict over it, 401, 408, 429, 5xx
 	RefusedForGood
 )
 
