@@ -315,6 +315,23 @@ func TestAPodThatCannotBeReleasedKeepsNoOtherFromIt(t *testing.T) {
 	require.Equal(t, watcher.Released{Released: 1}, w.releaseAll(), "it may be repeated")
 }
 
+func TestAReplacementIsReleasedOnlyAfterItsPredecessor(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	pod := w.after(w.queued("kept"), isCommitted)
+	client := w.wired(&wire{bell: w.bell, write: func(_ int, request string) fate {
+		if request == "PATCH "+pod.Name {
+			return failed
+		}
+		return arrives
+	}})
+	_, err := watcher.ReleaseAll(t.Context(), client, w.releasing())
+	require.ErrorContains(t, err, "patching pod "+w.namespace+"/"+pod.Name)
+	require.True(t, requeue.Held(w.now(pod.Name+"-r1")), "were it gone, a watcher would report both")
+	require.Equal(t, watcher.Released{Reported: 1, Stripped: 1}, w.releaseAll())
+	w.eventually("the failure is seen", func() bool { return slices.Equal(w.executor.saw(), []string{"failed " + pod.Name + "-r1"}) })
+}
+
 func TestReleaseAllReleasesThePodsOfItsOwnInstallationOnly(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
