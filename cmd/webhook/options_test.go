@@ -81,7 +81,8 @@ func TestRunPrintsHelp(t *testing.T) {
 	assert.Empty(t, stderr.String())
 	for _, flag := range []string{"listen", "metrics-listen", "tls-cert-file", "tls-private-key-file", "signing-keys-dir", "installation",
 		"namespace", "lease-namespace", "lease-name", "lease-max-age", "no-leader-release-after", "watcher-user", "airflow-user", "airflow-group",
-		"max-retries", "excluded-container-reasons", "backoff", "image-pull-grace", "start-deadline", "avoid-failed-node", "clock-skew",
+		"max-retries", "excluded-container-reasons", "backoff", "image-pull-grace", "start-deadline", "avoid-failed-node", "max-retries-cap", "backoff-floor", "clock-skew",
+
 		"task-queued-timeout", "kubeconfig", "log-level", "log-format", "shutdown-delay"} {
 		assert.Regexp(t, `(?m)^      --`+flag+`[ [].*\S`, stdout.String())
 	}

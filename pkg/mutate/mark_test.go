@@ -27,6 +27,11 @@ func markCases() []markCase {
 		{"a tuning annotation that can't be read is a warning", annotate(requeue.AnnotationBackoff, "soon"),
 			Result{Outcome: Held, Warnings: []string{
 				`annotation airflow-requeue.dev/backoff: "soon" is not a duration such as "90s" or "2m"; using 5s`}}},
+		{"a max-retries above the operator's cap is a warning", func(a *admission) {
+			a.marker.Policy.MaxRetriesCap = 3
+			a.with(annotate(requeue.AnnotationMaxRetries, "-1"))
+		}, Result{Outcome: Held, Warnings: []string{
+			"annotation airflow-requeue.dev/max-retries: -1 is more than the operator allows; using 3"}}},
 		{"a pod of another executor is not touched", label(requeue.LabelKubernetesExecutor, "False"), Result{Outcome: NotExecutorPod}},
 		{"a pod without labels is not touched", without("metadata", "labels"), Result{Outcome: NotExecutorPod}},
 		{"a pod in another namespace goes unheld", func(a *admission) { a.req.Namespace = "other" }, Result{Outcome: OtherNamespace}},
