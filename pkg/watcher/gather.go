@@ -27,7 +27,7 @@ func (w *Watcher) decide(ctx context.Context, p *heldPod, created *corev1.Pod) (
 	for {
 		d := requeue.Decide(in, w.opts.Policy, w.clock.Now())
 		if d.Action != requeue.Read {
-			return d, in, nil
+			return w.braked(in, d), in, nil
 		}
 		if d.Need == requeue.NeedRow {
 			err = w.readRow(ctx, &in)

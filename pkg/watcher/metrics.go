@@ -21,7 +21,7 @@ type metrics struct {
 	failures  prometheus.Counter
 }
 
-func newMetrics(r prometheus.Registerer, tracked, readable, leading func() float64) (*metrics, error) {
+func newMetrics(r prometheus.Registerer, tracked, readable, leading, storm func() float64) (*metrics, error) {
 	m := &metrics{
 		outcomes: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "airflow_requeue_outcomes_total",
 			Help: "Holds ended and pods deleted, by outcome and reason; requeues are counted apart."}, []string{"outcome", "reason"}),
@@ -49,6 +49,7 @@ func newMetrics(r prometheus.Registerer, tracked, readable, leading func() float
 		gauge("airflow_requeue_tracked_pods", "Pods on the watcher's list.", tracked),
 		gauge("airflow_requeue_database_readable", "1 while the metadata database can be read.", readable),
 		gauge("airflow_requeue_leader", "1 while this process leads.", leading),
+		gauge("airflow_requeue_storm_breaker_open", "1 from when a pod was reported for --storm-breaker until none was for a minute.", storm),
 	} {
 		if err := r.Register(c); err != nil {
 			return nil, err

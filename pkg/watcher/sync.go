@@ -115,6 +115,7 @@ func (w *Watcher) apply(ctx context.Context, in requeue.Input, d requeue.Decisio
 		return out, err
 	}
 	w.tell(in, d)
+	w.unbraked(in, d)
 	if out.pod == nil {
 		return out, nil
 	}
