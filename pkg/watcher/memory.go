@@ -28,6 +28,7 @@ type podMemory struct {
 	refusals     int
 	terminating  bool   // a create was answered that the namespace is terminating
 	written      string // resourceVersion of our own last write
+	observation  observation
 }
 
 // unread takes the outcome of a read of the pod's row, and returns since when the ended pod waits for one. The row of one

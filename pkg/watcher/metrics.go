@@ -11,6 +11,7 @@ import (
 // metrics are labelled by outcome and reason only: never by pod, task or namespace, whose number nothing bounds.
 type metrics struct {
 	outcomes  *prometheus.CounterVec
+	observed  *prometheus.CounterVec
 	requeues  *prometheus.CounterVec
 	recovery  prometheus.Histogram
 	writes    *prometheus.CounterVec
@@ -25,6 +26,8 @@ func newMetrics(r prometheus.Registerer, tracked, readable, leading, storm func(
 	m := &metrics{
 		outcomes: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "airflow_requeue_outcomes_total",
 			Help: "Holds ended and pods deleted, by outcome and reason; requeues are counted apart."}, []string{"outcome", "reason"}),
+		observed: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "airflow_requeue_observed_total",
+			Help: "Pods of observe mode, by what would have become of them."}, []string{"outcome", "reason"}),
 		requeues: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "airflow_requeue_requeues_total",
 			Help: "Pods replaced, by reason."}, []string{"reason"}),
 		recovery: prometheus.NewHistogram(prometheus.HistogramOpts{Name: "airflow_requeue_recovery_seconds",
@@ -45,7 +48,7 @@ func newMetrics(r prometheus.Registerer, tracked, readable, leading, storm func(
 	gauge := func(name, help string, f func() float64) prometheus.Collector {
 		return prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, f)
 	}
-	for _, c := range []prometheus.Collector{m.outcomes, m.requeues, m.recovery, m.writes, m.conflicts, m.errors, m.queries, m.rows, m.failures,
+	for _, c := range []prometheus.Collector{m.outcomes, m.observed, m.requeues, m.recovery, m.writes, m.conflicts, m.errors, m.queries, m.rows, m.failures,
 		gauge("airflow_requeue_tracked_pods", "Pods on the watcher's list.", tracked),
 		gauge("airflow_requeue_database_readable", "1 while the metadata database can be read.", readable),
 		gauge("airflow_requeue_leader", "1 while this process leads.", leading),

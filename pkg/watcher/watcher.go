@@ -49,6 +49,7 @@ type Watcher struct {
 	memory     *memory
 	database   *database
 	storm      *storm
+	vanished   vanished
 	pods       map[string]cache.SharedIndexInformer // by namespace
 	namespaces map[string]cache.SharedIndexInformer
 	leading    atomic.Bool
@@ -219,6 +220,10 @@ func (w *Watcher) handler(informer cache.SharedIndexInformer) cache.ResourceEven
 			if !ok {
 				return
 			}
+			if w.keep(p) {
+				enqueue(p)
+				return
+			}
 			w.memory.forget(p.UID)
 			siblings, err := informer.GetIndexer().ByIndex(byChain, chainOf(p))
 			if err != nil {
@@ -274,6 +279,7 @@ func (w *Watcher) tracked() map[types.UID]*heldPod {
 			}
 		}
 	}
+	w.vanished.addTo(pods)
 	return pods
 }
 
