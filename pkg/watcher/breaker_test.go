@@ -95,3 +95,26 @@ func TestAPodThatIsBeingReplacedIsNotStoppedByAStorm(t *testing.T) {
 	w.untilSeenOf(second.Name, "failed")
 	w.seenOnly("failed " + second.Name)
 }
+
+func TestAPodThatIsNotReplacedAfterAllGivesItsPlaceBack(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	task := w.queued("moved-on")
+	pod, err := w.kubelet.Reject(t.Context(), w.submit(task), "NodeAffinity", "no")
+	require.NoError(t, err)
+	w.run(func(p *process) {
+		p.options.StormBreaker = 1
+		p.wire.write = func(n int, _ string) fate {
+			if n == 1 { // the detach: it is no longer the pod, nor the row, that it was decided on
+				w.patch(pod.Name, `{"metadata":{"labels":{"touched":"true"}}}`)
+				w.row(task, state("failed"))
+			}
+			return arrives
+		}
+	})
+	w.untilSeen("failed " + pod.Name)
+	require.Empty(t, w.history.replacementsOf(pod))
+	w.untilFree(w.rejected("next").Name + "-r1")
+	last := w.rejected("last")
+	w.untilEvent(last, "Storm", "too many replacements lately")
+}

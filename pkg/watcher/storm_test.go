@@ -1,14 +1,22 @@
 package watcher
 
 import (
+	"context"
+	"log/slog"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
+	clocktesting "k8s.io/utils/clock/testing"
+
+	"github.com/airflow-requeue/airflow-requeue/pkg/requeue"
 )
 
 func TestTheStormBreakerLetsNoMoreThanItsLimitBeginWithinAMinute(t *testing.T) {
@@ -111,4 +119,53 @@ func TestTheStormBreakerHoldsWithManyWorkers(t *testing.T) {
 		require.EqualValues(t, limit, began.Load())
 		require.Equal(t, minute == 0, opened.Load() == 1, "it opens once")
 	}
+}
+
+// lines are what was logged, without the time.
+type lines struct {
+	mu  sync.Mutex
+	all []string
+}
+
+func (l *lines) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	_, rest, _ := strings.Cut(strings.TrimSpace(string(p)), " ")
+	l.all = append(l.all, rest)
+	return len(p), nil
+}
+
+func (l *lines) said() []string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return append([]string{}, l.all...)
+}
+
+func TestTheStormBreakerSaysOnceThatItOpensAndOnceThatItCloses(t *testing.T) {
+	log := &lines{}
+	clock := clocktesting.NewFakeClock(time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC))
+	w := &Watcher{opts: Options{StormBreaker: 1}, storm: newStorm(1), clock: clock, log: slog.New(slog.NewTextHandler(log, nil))}
+	for _, uid := range []types.UID{"a", "b", "c", "c"} {
+		w.braked(requeue.Input{Pod: &corev1.Pod{ObjectMeta: metav1.ObjectMeta{UID: uid}}}, requeue.Decision{Action: requeue.Detach})
+	}
+	opened := `level=WARN msg="storm breaker open: pods are reported instead of replaced" replaced=1 within=1m0s`
+	require.Equal(t, []string{opened}, log.said())
+
+	ctx, stop := context.WithCancel(t.Context())
+	over := make(chan struct{})
+	go func() {
+		defer close(over)
+		w.watchStorm(ctx)
+	}()
+	require.Eventually(t, func() bool {
+		if w.storm.open() && clock.HasWaiters() {
+			clock.Step(stormWindow / 2)
+		}
+		return len(log.said()) > 1
+	}, time.Minute, time.Millisecond)
+	stop()
+	<-over
+	said := log.said()
+	require.Len(t, said, 2)
+	require.Regexp(t, `^level=INFO msg="storm breaker closed: pods are replaced again" reported=2 open_for=`, said[1])
 }
