@@ -22,8 +22,8 @@ type observation struct {
 	told     bool
 }
 
-// view is the pod that is decided on: an observed one as if it were held.
-func (w *Watcher) view(pod *corev1.Pod) *corev1.Pod {
+// asHeld is the pod that is decided on: an observed one as if it were held.
+func (w *Watcher) asHeld(pod *corev1.Pod) *corev1.Pod {
 	if !requeue.Observed(pod) {
 		return pod
 	}
