@@ -17,7 +17,7 @@ func stampAnnotations() []string {
 	return []string{AnnotationAttempt, AnnotationJobSpec, AnnotationJobSpecChecksum, AnnotationSignature, AnnotationOrigin,
 		AnnotationRequeueOf, AnnotationQueuedAt, AnnotationNotBefore, AnnotationCommitted, AnnotationDetached,
 		AnnotationReason, AnnotationMessage, AnnotationWaitingSince, AnnotationReleasedAt, AnnotationDiscarded,
-		AnnotationReplacedAt, AnnotationMode}
+		AnnotationReplacedAt, AnnotationUndoing, AnnotationMode}
 }
 
 // Unstamp takes everything of ours but tuning and gate off a pod that is about to be created, and reports whether there

@@ -147,7 +147,7 @@ func TestUnstampTakesTuningForWhatItIs(t *testing.T) {
 func TestEveryAnnotationOfOursIsAStampOrTuning(t *testing.T) {
 	pod := given(failed, asReplacement, detached, reasonRecorded("x", "x"), waitingSince(noon(), "x"), annotation(AnnotationReleasedAt, "x"),
 		annotation(AnnotationDiscarded, "x"), annotation(AnnotationReplacedAt, "x"), annotation(AnnotationJobSpec, "x"),
-		annotation(AnnotationMode, "x")).Pod
+		annotation(AnnotationMode, "x"), annotation(AnnotationUndoing, "x")).Pod
 	for name := range pod.Annotations {
 		if name != annotationTryNumber {
 			require.Contains(t, stampAnnotations(), name)
