@@ -1,6 +1,6 @@
 /*
- * The protocol of airflow-requeue, as a model for spin: two programs' worth of watchers, Airflow and a kubelet act on the pods
- * of one task instance. docs/protocol/README.md says how to read it, what is bounded, and what was checked.
+ * The protocol of airflow-requeue, as a model for spin: watchers, a sweep, Airflow and a kubelet act on the pods of one task
+ * instance. README.md, beside this file, says how to read it, what is bounded, and what was checked.
  *
  * O is the pod that Airflow made, R its replacement, N the pod of a later queueing. A write to O or R is one transition, refused
  * when the pod is no longer the version that was decided on. Reads are transitions of their own: what was read may be
@@ -227,10 +227,11 @@ inline forget() {
 	stale[O] = stale[O] | (1 << me); stale[R] = stale[R] | (1 << me)
 }
 
+/* pkg/watcher/sync.go: decide, write once, decide again on what the write returned. */
 proctype watcher(byte me) {
 	byte i; int p, s;
 	mtype act = UNDECIDED; mtype then = UNDECIDED; mtype refused = NO;
-	byte wk, rowWorker; bool over, thisQ, here, ok, during;
+	byte wk, rowWorker; bool over, thisQ, here, ok, during;  /* during: decided while an adoption was under way */
 
 restart:
 	refused = NO;
@@ -344,214 +345,8 @@ enddead:
 	false
 }
 
-/* pkg/watcher/release.go: release --all, and the webhook when nobody leads. */
-#define sweeper 2
-mtype = { DROP, UNDO, LIFT };
-
-proctype sweep() {
-	int x[2];      /* the list that the pass began with, and what became of it */
-	byte i, n, wk;
-	bool ok, left;
-	mtype act = UNDECIDED;
-
-pass:
-	atomic {
-		d_step {
-			due[sweeper] = 0; left = 0; n = 0;
-			read(sweeper, O, x[O]); read(sweeper, R, x[R]);
-			i = (neverCommitted(x[R]) -> R : O)
-		}
-	};
-release:
-	atomic {
-		act = UNDECIDED; ok = 0; wk = Worker(x[i]);
-		d_step {
-			RULE(!has(x[i], TRACKED), WAIT);
-			RULE(has(x[i], DISCARDED|REVOKED), STRIP);
-			RULE(!has(x[i], HELD) && has(x[i], DEL) && unseen(i), WAIT);
-			RULE(!has(x[i], HELD), STRIP);
-			RULE(i == R && neverCommitted(x[R]), DROP);
-			RULE(i == R && has(x[O], TRACKED) && !PLANT(NO_ROW_2_IN_SWEEP), WAIT);  /* as row 2 */
-			RULE(i == O && has(x[O], DETACHED), UNDO);
-			RULE(true, LIFT)
-		};
-		if
-		:: act == WAIT -> goto passed
-		:: act == STRIP -> goto strip
-		:: act == LIFT -> goto lift
-		:: act == DROP ->
-			if
-			:: label(x[R]) && has(x[O], TRACKED) && has(x[O], DETACHED) ->
-				write(sweeper, O, x[O], REMEMBERED, remembered(wk));
-				if :: !ok -> goto passed :: else fi
-			:: else
-			fi
-		:: act == UNDO ->
-			if
-			:: !has(x[O], UNDOING) && !PLANT(NO_MARK) ->
-				write(sweeper, O, x[O], 0, UNDOING);
-				if :: !ok -> goto passed :: else fi
-			:: else
-			fi
-		fi
-	};
-	if
-	:: act == DROP ->
-		if
-		:: !has(x[R], DEL) -> atomic { write(sweeper, R, x[R], 0, DEL); if :: !ok -> goto passed :: else fi }
-		:: has(x[R], DEL)
-		fi
-	:: act == UNDO -> /* replacementOf: live */
-		atomic {
-			if
-			:: !has(pod[R], EXISTS) -> goto lift
-			:: neverCommitted(pod[R]) -> ok = 0; goto passed
-			:: else ->
-				if
-				:: reattached(x[O]) ->
-					write(sweeper, O, x[O], WORKER|REMEMBERED, DONE|DETACHED|remembered(wk));
-					if :: !ok -> goto passed :: else fi
-				:: else
-				fi
-			fi
-		}
-	fi;
-strip:
-	atomic { write(sweeper, i, x[i], TRACKED, 0); goto passed };
-lift:
-	if
-	:: !has(x[i], FAILED|SUCCEEDED) && (ended(x[i]) || has(x[i], GATED)) ->
-		atomic { write(sweeper, i, x[i], 0, FAILED); if :: !ok -> goto passed :: else fi }
-	:: else
-	fi;
-	atomic {
-		assert(old(sweeper, i) || !has(pod[i], REVOKED));
-		write(sweeper, i, x[i], LIFTED(x[i])|WORKER, worker(wk));
-		missed = missed || ok && i == R && wk != scheduler /* it reads no row */
-	};
-passed:
-	atomic {
-		left = left || has(x[i], TRACKED); n++; x[i] = x[i] & TRACKED; stale[i] = stale[i] | (1 << sweeper);
-		i = 1 - i; ok = 0; wk = 0; act = UNDECIDED;
-		if
-		:: n < 2 -> goto release
-		:: else -> d_step { x[O] = 0; x[R] = 0; n = 0; i = 0; stale[O] = stale[O] | (1 << sweeper); stale[R] = stale[R] | (1 << sweeper) }
-		fi
-	};
-end:
-	/* the next pass comes when there is something to do, or somebody calls again because nobody leads */
-	(left && due[sweeper] || !left && leaders == 0 && has(pod[O] | pod[R], TRACKED));
-	goto pass
-}
-
-/* The kubelet, and whoever deletes pods. */
-proctype kubelet() {
-	byte i;
-end:
-	do
-	:: atomic { (pending(pod[O]) && !has(pod[O], GATED)) -> d_step { pod[O] = pod[O] | RUNNING; changed(O) } }
-	:: atomic { (pending(pod[R]) && !has(pod[R], GATED)) -> d_step { pod[R] = pod[R] | RUNNING; changed(R) } }
-	:: atomic { has(pod[O], RUNNING) -> d_step { pod[O] = (pod[O] & ~RUNNING) | FAILED; changed(O) } }
-	:: atomic { has(pod[R], RUNNING) -> d_step { pod[R] = (pod[R] & ~RUNNING) | FAILED; changed(R) } }
-#ifdef LIFE
-	:: atomic { has(pod[O], RUNNING) && !began[O] && !adopting -> i = O; goto claim }
-#endif
-	:: atomic { has(pod[R], RUNNING) && !began[R] && !adopting -> i = R; goto claim }
-	:: atomic { row == RUNS && host < N && has(pod[host], RUNNING) && !adopting -> i = host;
-		if
-		:: row = OVER
-#ifdef DEFERRAL
-		:: queueing == 1 -> row = SCHEDULED
-#endif
-		fi;
-		d_step { pod[i] = (pod[i] & ~RUNNING) | SUCCEEDED; changed(i); i = 0 } }
-#ifdef EVICT
-	:: atomic { has(pod[O], EXISTS) && !has(pod[O], DEL) && has(pod[O], HELD) -> d_step { pod[O] = pod[O] | DEL; changed(O) } }
-#endif
-	od;
-claim:
-	atomic {
-		assert(!(i == R && began[O]));  /* the task starts once */
-		began[i] = 1;
-		if
-		:: row == QUEUED && sameTry -> row = RUNS; host = i; look()
-		:: else -> d_step { pod[i] = (pod[i] & ~RUNNING) | FAILED; changed(i) }
-		fi;
-		i = 0
-	};
-	goto end
-}
-
-/* The living executor, and the scheduler around it: a failure that it sees, and the pod of a later queueing. */
-inline tell(k) {
-	d_step {
-		told[k] = 1;
-		assert(!(told[O] && told[R]));  /* one end is told of a queueing */
-		if :: row == QUEUED || row == RUNS -> row = OVER :: else fi;
-		pod[k] = pod[k] | DONE;
-		changed(k)
-	}
-}
-
-proctype executor() {
-end:
-	do
-	:: atomic { unseen(O) && !adopting -> tell(O) }
-	:: atomic { unseen(R) && !adopting -> tell(R) }
-	:: atomic { row == SCHEDULED -> d_step { row = QUEUED; queueing = 2; jobID = scheduler; host = NOBODY; look() } }
-	:: atomic { row == QUEUED && queueing == 2 && !nExists -> d_step { nExists = 1; look() } }
-	:: atomic { nExists && row == QUEUED -> d_step { row = (N_RUNS -> RUNS : OVER); host = N; look() } }
-	:: atomic { row == RUNS && host == N -> d_step { row = OVER; nOver = 1; look() } }
-	od
-}
-
-/*
- * KubernetesExecutor.try_adopt_task_instances: list, patch by name, commit the row or reset it. The scheduler holds the row's
- * lock meanwhile, and sees no events: nobody else changes the row while `adopting`, but reads of it see what it was.
- */
-proctype adopter() {
-	bool o, r, ok;
-	atomic { (row == QUEUED || row == RUNS) && queueing == 1 -> scheduler = 2; adopting = 1; look() };
-	d_step {
-		o = (has(pod[O], EXISTS) && attached(pod[O]) && label(pod[O]) == 1 && !has(pod[O], SUCCEEDED));
-		r = (has(pod[R], EXISTS) && attached(pod[R]) && label(pod[R]) == 1 && !has(pod[R], SUCCEEDED))
-	};
-	if
-	:: o -> d_step { ok = has(pod[O], EXISTS); if :: ok -> pod[O] = (pod[O] & ~WORKER) | worker(2); changed(O) :: else fi }
-	:: r -> d_step { ok = has(pod[R], EXISTS); missed = missed || neverCommitted(pod[R]); /* another pod, of the same name */ if :: ok -> pod[R] = (pod[R] & ~WORKER) | worker(2); changed(R) :: else fi }
-	:: !o && !r
-	fi;
-	d_step {
-		if
-		:: ok -> jobID = 2
-		:: else -> sameTry = 0; row = SCHEDULED
-		fi;
-		adopting = 0; o = 0; r = 0; ok = 0;
-		look()
-	}
-}
-
-/* KubernetesExecutor.revoke_task, for a task that is stuck in queued. */
-proctype revoker() {
-	byte i = NOBODY;
-	atomic { row == QUEUED && queueing == 1 && jobID == scheduler && !adopting ->
-		if
-		:: label(pod[O]) == scheduler -> i = O
-		:: label(pod[R]) == scheduler -> i = R
-		:: label(pod[O]) != scheduler && label(pod[R]) != scheduler
-		fi
-	};
-	if
-	:: i != NOBODY ->
-		d_step { if :: has(pod[i], EXISTS) -> pod[i] = (pod[i] & ~HELD) | REVOKED; revoked = 1; changed(i) :: else fi };
-		d_step { if :: has(pod[i], EXISTS) -> pod[i] = pod[i] | DEL; changed(i) :: else fi; i = NOBODY }
-	:: else
-	fi;
-	d_step { if :: row == QUEUED && queueing == 1 -> row = SCHEDULED; look() :: else fi }
-}
-
-/* Time goes by. */
-proctype clock() { d_step { late = 1; look() } }
+#include "sweep.pml"
+#include "environment.pml"
 
 init {
 	atomic {
