@@ -166,7 +166,8 @@ inline decide() {
 		         RULE(!has(p, HELD|REVOKED), STRIP);
 		/* 5 */  RULE(has(p, REVOKED), STRIP);
 		/* 7a */ RULE(i == R && ended(p) && !has(p, COMMITTED) && has(p, GATED|SUPERSEDED), DISCARD);
-		/* 7b */ RULE(i == O && ended(p) && has(s, EXISTS) && !outOfSight(p), DETACH);
+		/* 7b */ RULE(i == O && ended(p) && has(s, COMMITTED) && has(s, TRACKED) && reattached(p) && label(s) != label(p), COMMIT);
+		         RULE(i == O && ended(p) && has(s, EXISTS) && !outOfSight(p), DETACH);
 		         RULE(i == O && ended(p) && has(s, EXISTS) && !has(s, COMMITTED), COMMIT);
 		         RULE(i == O && ended(p) && has(s, EXISTS), STRIP);
 		/* 10 */ RULE(has(p, GATED) && !ended(p) && !has(p, DEL) && (!has(p, COMMITTED) || !thisQ && !PLANT(NO_SECOND_ROW_READ) || late), DELETE);
@@ -205,7 +206,7 @@ inline decide() {
 			fi
 		:: act == DELETE && !has(p, SUPERSEDED) -> act = SUPERSEDE
 		:: act == DETACH -> wk = Worker(p)
-		:: act == COMMIT -> wk = (label(s) -> label(s) : Worker(p))
+		:: act == COMMIT -> wk = (label(s) && !has(s, COMMITTED) -> label(s) : Worker(p))
 		:: else
 		fi;
 		if :: act == WAIT && refused == FORNOW -> due[me] = due[me] | (1 << i) :: else fi;
