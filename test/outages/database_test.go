@@ -29,7 +29,8 @@ func TestADatabaseThatIsGoneForAMinuteCostsThePodsOfThatMinuteAndNoOther(t *test
 			watcher, webhook := s.startWatcher(s.watcherConfig()), s.startWebhook()
 			s.untilHolding()
 			stop := s.work(time.Second/3, day()...)
-			until(t, "pods are replaced before the outage", func() bool { return watcher.metric("airflow_requeue_requeues_total") >= 3 })
+			s.untilReplaced(time.Time{})
+			assert.Positive(t, watcher.metric("airflow_requeue_requeues_total"))
 			assert.Equal(t, 1.0, watcher.metric("airflow_requeue_database_readable"))
 
 			tt.outage(line)
@@ -57,8 +58,7 @@ func TestADatabaseThatIsGoneForAMinuteCostsThePodsOfThatMinuteAndNoOther(t *test
 			held := time.Now()
 			t.Logf("pods are held again %s after the outage", held.Sub(mended).Round(time.Millisecond))
 			assert.Equal(t, 1.0, watcher.metric("airflow_requeue_database_readable"))
-			requeues := watcher.metric("airflow_requeue_requeues_total")
-			until(t, "pods are replaced again", func() bool { return watcher.metric("airflow_requeue_requeues_total") >= requeues+3 })
+			s.untilReplaced(held)
 			stop()
 			s.settles()
 

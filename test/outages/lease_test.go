@@ -6,7 +6,7 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/assert"
-	"github.com/stretchr/testify/require"
+	corev1 "k8s.io/api/core/v1"
 
 	"github.com/airflow-requeue/airflow-requeue/pkg/requeue"
 )
@@ -24,7 +24,9 @@ func TestAWatcherThatIsGoneOrHangsPastItsLeaseHoldsNobodyUpAndDoesNoHarmWhenItIs
 		{"stopped, and continued", func(p *process) { p.signal(syscall.SIGSTOP) }, func(t *testing.T, s *site, p *process) *process {
 			p.signal(syscall.SIGCONT)
 			// It may find that it still has its Lease, or end; then its Deployment starts it again.
-			until(t, "it leads, or has ended", func() bool { return p.hasEnded() || s.ready() == "true" && s.webhook.metric("airflow_requeue_leader_ready") == 1 })
+			until(t, "it leads, or has ended", func() bool {
+				return p.hasEnded() || s.ready() == "true" && s.webhook.metric("airflow_requeue_leader_ready") == 1
+			})
 			if p.hasEnded() {
 				return s.startWatcher(s.watcherConfig())
 			}
@@ -40,7 +42,7 @@ func TestAWatcherThatIsGoneOrHangsPastItsLeaseHoldsNobodyUpAndDoesNoHarmWhenItIs
 			s.submit(unfit)
 			lasting, _ := s.submit(lasts)
 			stop := s.work(time.Second/4, day()...)
-			until(t, "pods are replaced", func() bool { return watcher.metric("airflow_requeue_requeues_total") >= 3 })
+			s.untilReplaced(time.Time{})
 
 			tt.away(watcher)
 			began := time.Now()
@@ -53,20 +55,23 @@ func TestAWatcherThatIsGoneOrHangsPastItsLeaseHoldsNobodyUpAndDoesNoHarmWhenItIs
 			t.Logf("all holds were lifted %s after the watcher went", time.Since(began).Round(time.Millisecond))
 			assert.GreaterOrEqual(t, time.Since(began), 19*time.Second, "not before its time")
 			assert.Empty(t, s.trackedNow())
-			swept := s.versions()
+			swept := s.left()
 
 			watcher = tt.back(t, s, watcher)
 			s.untilHolding()
 			again := time.Now()
-			until(t, "pods are replaced again", func() bool { return watcher.metric("airflow_requeue_requeues_total") >= 3 })
+			s.untilReplaced(again)
 			stop()
 			close(s.over)
 			s.settles()
 			assert.NotNil(t, lasting)
-			s.onlyAirflowTouched(swept)
+			s.leftAlone(swept)
 			s.unseen(func(e *entry) bool { return took(e) && (e.at.Before(began.Add(-5*time.Second)) || e.at.After(again)) })
-			assert.Zero(t, s.count(func(e *entry) bool { return e.held && e.at.After(unheld.Add(time.Second)) && e.at.Before(again.Add(-10*time.Second)) }))
-			webhook.logged(1, "no watcher leads, lifting all holds", "leader changed: no leader, pods are not held")
+			assert.Zero(t, s.count(func(e *entry) bool {
+				return e.held && e.at.After(unheld.Add(time.Second)) && e.at.Before(again.Add(-10*time.Second))
+			}))
+			webhook.logged(1, "no watcher leads, lifting all holds", "holds lifted")
+			webhook.logged(2, "leader changed: no leader, pods are not held", "leader changed: leader ready, pods are held")
 			webhook.sparing()
 			watcher.sparing()
 			t.Logf("the watcher's lines: %v; the webhook's: %v", watcher.log.messages(), webhook.log.messages())
@@ -85,8 +90,24 @@ func (s *site) trackedNow() []string {
 	return names
 }
 
-// ours is all of a pod that is ours to write.
-type ours struct {
-	hold, tracked, worker string
-	gated, finalizer      bool
+// left are pods as they were when all holds had been lifted, by UID.
+type left map[string]*corev1.Pod
+
+func (s *site) left() left {
+	pods := left{}
+	for _, p := range s.Pods() {
+		pods[string(p.UID)] = p
+	}
+	return pods
+}
+
+// leftAlone says that nobody has held or replaced any of the pods since.
+func (s *site) leftAlone(then left) {
+	s.t.Helper()
+	for name, p := range s.Pods() {
+		_, old := then[string(p.UID)]
+		assert.False(s.t, old && requeue.Tracked(p), "pod %s is held again", name)
+		_, of := then[requeue.RequeueOf(p)]
+		assert.False(s.t, of && !old, "pod %s replaces one that had been let go", name)
+	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	corev1 "k8s.io/api/core/v1"
@@ -84,7 +85,7 @@ func (l *load) unsettled() []string {
 	}
 	for _, id := range l.names {
 		e := l.tasks[id]
-		waits := alive[id] && (e.fate == lasts || e.fate == unfit || e.fate == undisposed)
+		waits := alive[id] && l.stays[e.fate]
 		if !e.succeeded && len(e.failed) == 0 && !waits && (e.held || e.fate != unplaced) {
 			left = append(left, fmt.Sprintf("task %s is lost: %d starts, held at first %t", id, len(e.starts), e.held))
 		}
@@ -142,3 +143,11 @@ func (l *load) unseen(as func(*entry) bool) {
 
 // took reports whether a task's first pod was to be replaced and was held.
 func took(e *entry) bool { return e.held && slices.Contains(replaceable(), e.fate) }
+
+// untilReplaced waits for some tasks that were submitted since to have lost their first pod and succeeded all the same.
+func (l *load) untilReplaced(since time.Time) {
+	l.t.Helper()
+	until(l.t, "pods are replaced", func() bool {
+		return l.count(func(e *entry) bool { return took(e) && e.at.After(since) && e.succeeded }) >= len(replaceable())
+	})
+}

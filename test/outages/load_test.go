@@ -24,15 +24,14 @@ import (
 type fate string
 
 const (
-	runs       fate = "runs"       // to success
-	lasts      fate = "lasts"      // runs until the test says that it is over
-	evicted    fate = "evicted"    // drained while its container is made
-	rejected   fate = "rejected"   // by its kubelet
-	shutdown   fate = "shutdown"   // its node shuts down
-	unplaced   fate = "unplaced"   // deleted before it has a node
-	unfit      fate = "unfit"      // has no node, for ever
-	broken     fate = "broken"     // its container fails before the task begins
-	undisposed fate = "undisposed" // driven by hand
+	runs     fate = "runs"     // to success
+	lasts    fate = "lasts"    // runs until the test says that it is over
+	evicted  fate = "evicted"  // drained while its container is made
+	rejected fate = "rejected" // by its kubelet
+	shutdown fate = "shutdown" // its node shuts down
+	unplaced fate = "unplaced" // deleted before it has a node
+	unfit    fate = "unfit"    // has no node, for ever
+	broken   fate = "broken"   // its container fails before the task begins
 )
 
 // replaceable are the fates whose pods deserve a replacement.
@@ -60,6 +59,8 @@ type load struct {
 	over     chan struct{}                     // closed when pods that last are to end
 	queueing func(executor.Task) executor.Task // how tasks are queued; nil: as NewTask does
 	playing  sync.WaitGroup
+	scripts  map[fate]func(*corev1.Pod) kubelet.Script // of a test's own; set before the first pod
+	stays    map[fate]bool                             // whose first pods may stay as they are
 
 	mu     sync.Mutex
 	tasks  map[string]*entry // by task id
@@ -82,7 +83,8 @@ type entry struct {
 
 func newLoad(t *testing.T, w *world.World, airflow executor.Scheduler, rows metadata) *load {
 	t.Helper()
-	l := &load{t: t, world: w, airflow: airflow, rows: rows, over: make(chan struct{}), tasks: map[string]*entry{}, pods: map[string]*corev1.Pod{}}
+	l := &load{t: t, world: w, airflow: airflow, rows: rows, over: make(chan struct{}), tasks: map[string]*entry{}, pods: map[string]*corev1.Pod{},
+		stays: map[fate]bool{lasts: true, unfit: true}}
 	ctx, cancel := context.WithCancel(context.Background())
 	kubelets := kubelet.New(w.Client, kubelet.Options{Namespace: w.Namespace, Script: l.script, GarbageCollection: time.Second,
 		Failed: func(err error) { t.Logf("kubelet: %v", err) }})
@@ -171,12 +173,16 @@ func (l *load) work(every time.Duration, fates ...fate) (stop func()) {
 
 // script deals out a pod's fate.
 func (l *load) script(pod *corev1.Pod) kubelet.Script {
-	f, _, _ := strings.Cut(pod.Annotations["task_id"], "-")
-	if requeue.RequeueOf(pod) != "" && fate(f) != undisposed {
-		f = string(runs)
+	word, _, _ := strings.Cut(pod.Annotations["task_id"], "-")
+	f := fate(word)
+	if requeue.RequeueOf(pod) != "" {
+		f = runs
+	}
+	if special, ok := l.scripts[f]; ok {
+		return special(pod)
 	}
 	some := kubelet.Wait(300 * time.Millisecond)
-	switch fate(f) {
+	switch f {
 	case evicted:
 		return kubelet.Script{Steps: []kubelet.Step{kubelet.Create(), some, kubelet.Evict()}}
 	case rejected:
@@ -184,10 +190,7 @@ func (l *load) script(pod *corev1.Pod) kubelet.Script {
 	case shutdown:
 		return kubelet.Script{Steps: []kubelet.Step{kubelet.Create(), some, kubelet.NodeShutdown()}}
 	case unplaced:
-		l.playing.Go(func() {
-			time.Sleep(300 * time.Millisecond)
-			_ = l.airflow.Delete(context.WithoutCancel(l.t.Context()), pod.Name)
-		})
+		l.deleteSoon(pod)
 		return kubelet.Script{Unschedulable: "0/0 nodes are available."}
 	case unfit:
 		return kubelet.Script{Unschedulable: "0/0 nodes are available."}
@@ -195,10 +198,18 @@ func (l *load) script(pod *corev1.Pod) kubelet.Script {
 		return kubelet.Script{Steps: []kubelet.Step{kubelet.Create(), kubelet.Start(), some, kubelet.Exit(1, "")}}
 	case lasts:
 		return kubelet.Script{Steps: []kubelet.Step{kubelet.Create(), kubelet.Start(), l.process(kubelet.Until(l.over))}}
-	case undisposed:
-		return kubelet.Script{Unschedulable: "driven by hand"}
+	default:
+		return kubelet.Script{Steps: []kubelet.Step{kubelet.Create(), kubelet.Start(), some, l.process(kubelet.Wait(1500 * time.Millisecond))}}
 	}
-	return kubelet.Script{Steps: []kubelet.Step{kubelet.Create(), kubelet.Start(), some, l.process(kubelet.Wait(1500 * time.Millisecond))}}
+}
+
+// deleteSoon deletes a pod a moment after it was made.
+func (l *load) deleteSoon(pod *corev1.Pod) {
+	ctx := context.WithoutCancel(l.t.Context())
+	l.playing.Go(func() {
+		time.Sleep(300 * time.Millisecond)
+		_ = l.airflow.Delete(ctx, pod.Name)
+	})
 }
 
 // process is the task process: it claims its row, works, and ends well. One that comes to a row that is not queued for
