@@ -24,6 +24,8 @@ import (
 // process is a run of one of the programs, with all that it logs.
 type process struct {
 	t       *testing.T
+	program string
+	args    []string
 	metrics string // address of /metrics
 	stdout  bytes.Buffer
 	log     logs
@@ -34,14 +36,17 @@ type process struct {
 // start runs one of the programs until the test ends it, or ends.
 func start(t *testing.T, program string, args ...string) *process {
 	t.Helper()
-	p := &process{t: t, metrics: freeAddress(t), ended: make(chan struct{})}
+	p := &process{t: t, program: program, args: args, metrics: freeAddress(t), ended: make(chan struct{})}
 	if len(args) == 0 || args[0] != "release" {
 		args = append(args, "--metrics-listen="+p.metrics)
 	}
 	p.cmd = exec.Command(filepath.Join(shared.bin, program), append(args, "--log-format=json")...)
 	p.cmd.Stdout, p.cmd.Stderr = io.MultiWriter(&p.stdout, t.Output()), io.MultiWriter(&p.log, t.Output())
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	require.NoError(t, p.cmd.Start())
+	if !assert.NoError(t, p.cmd.Start()) {
+		close(p.ended)
+		return p
+	}
 	go func() {
 		defer close(p.ended)
 		_ = p.cmd.Wait()
@@ -49,6 +54,9 @@ func start(t *testing.T, program string, args ...string) *process {
 	t.Cleanup(p.kill)
 	return p
 }
+
+// again starts a program that has ended once more, as it was started before.
+func again(p *process) *process { return start(p.t, p.program, p.args...) }
 
 // kill is kill -9. A process that has ended stays as it is.
 func (p *process) kill() {
@@ -148,10 +156,15 @@ func aboutPods() []string {
 // for those of which each pod has its own.
 func (p *process) sparing() {
 	p.t.Helper()
+	p.spares(p.t)
+}
+
+func (p *process) spares(t *testing.T) {
+	t.Helper()
 	messages := p.log.messages()
 	for _, m := range slices.Sorted(maps.Keys(messages)) {
 		if !slices.Contains(aboutPods(), m) {
-			assert.LessOrEqual(p.t, messages[m], 2, "lines %q", m)
+			assert.LessOrEqual(t, messages[m], 2, "lines %q", m)
 		}
 	}
 }
