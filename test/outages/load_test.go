@@ -117,7 +117,9 @@ func (l *load) submit(f fate) (pod *corev1.Pod, held bool) {
 	l.names = append(l.names, id)
 	l.mu.Unlock()
 	ctx := l.t.Context()
-	err := l.rows.Insert(ctx, task.Row())
+	row := task.Row()
+	row.ID = task.ID // which the pods of Airflow 2 do not name
+	err := l.rows.Insert(ctx, row)
 	if ctx.Err() != nil || !assert.NoError(l.t, err) {
 		return nil, false
 	}
@@ -245,9 +247,9 @@ func (l *load) succeed(ctx context.Context, pod *corev1.Pod) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	e := l.tasks[pod.Annotations["task_id"]]
-	row := e.Row()
+	row, err := l.rows.Get(ctx, e.Key)
 	row.State, row.Hostname = "success", pod.Name
-	e.succeeded = l.rows.Update(ctx, row) == nil
+	e.succeeded = err == nil && l.rows.Update(ctx, row) == nil
 }
 
 // see is the executor and its scheduler: a pod that succeeded is deleted, the task of one that failed is failed.

@@ -112,7 +112,7 @@ func podOf(r *http.Request) string {
 }
 
 // inEveryState is a site with so many pods in every state that a watcher can leave behind which is killed; it has been.
-func inEveryState(s *site, each int) {
+func inEveryState(s *site, each int, serving ...string) {
 	s.t.Helper()
 	c := &throttle{writes: map[string]int{}, over: map[fate]int{}}
 	s.scripts = map[fate]func(*corev1.Pod) kubelet.Script{}
@@ -121,7 +121,7 @@ func inEveryState(s *site, each int) {
 		s.stays[f] = stage.stays
 	}
 	watcher := s.startWatcher(newFront(s.t, s.watcherConfig(), c.answer).config())
-	s.startWebhook()
+	s.startWebhook(serving...)
 	s.untilHolding()
 	for range each {
 		for _, f := range slices.Sorted(maps.Keys(stages())) {
