@@ -205,12 +205,16 @@ func (l *load) script(pod *corev1.Pod) kubelet.Script {
 	}
 }
 
-// deleteSoon deletes a pod a moment after it was made.
+// deleteSoon deletes a pod a moment after it was made, as often as that takes.
 func (l *load) deleteSoon(pod *corev1.Pod) {
 	ctx := context.WithoutCancel(l.t.Context())
 	l.playing.Go(func() {
-		time.Sleep(300 * time.Millisecond)
-		_ = l.airflow.Delete(ctx, pod.Name)
+		for range 600 {
+			time.Sleep(3 * pace)
+			if l.airflow.Delete(ctx, pod.Name) == nil {
+				return
+			}
+		}
 	})
 }
 

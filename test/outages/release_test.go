@@ -18,6 +18,9 @@ import (
 // each is how many pods there are in every state.
 const each = 5
 
+// noSweep has the webhook leave the release to the test.
+const noSweep = "--no-leader-release-after=1h"
+
 // release runs airflow-requeue-watcher release --all.
 func (s *site) release(config *rest.Config, flags ...string) *process {
 	s.t.Helper()
@@ -70,7 +73,7 @@ func (s *site) settlesWithoutUs() {
 func TestReleaseAllLiftsEveryHoldInTheOrderOfAnUninstallation(t *testing.T) {
 	t.Parallel()
 	s := newSite(t, shared.servers)
-	inEveryState(s, each)
+	inEveryState(s, each, noSweep)
 	s.unregisterWebhook()
 	tracked := len(s.trackedNow())
 	assert.GreaterOrEqual(t, tracked, 60)
@@ -87,7 +90,7 @@ func TestReleaseAllLiftsEveryHoldInTheOrderOfAnUninstallation(t *testing.T) {
 func TestReleaseAllEndsWhileAWatcherWorksAndPodsGoOnFailing(t *testing.T) {
 	t.Parallel()
 	s := newSite(t, shared.servers)
-	inEveryState(s, each)
+	inEveryState(s, each, noSweep)
 	then := s.left()
 	watcher := s.startWatcher(s.watcherConfig())
 	stop := s.work(time.Second/4, day()...)
@@ -122,7 +125,7 @@ func TestReleaseAllEndsWhileAWatcherWorksAndPodsGoOnFailing(t *testing.T) {
 func TestAReleaseThatIsInterruptedIsRunAgain(t *testing.T) {
 	t.Parallel()
 	s := newSite(t, shared.servers)
-	inEveryState(s, each)
+	inEveryState(s, each, noSweep)
 	s.unregisterWebhook()
 	tracked := len(s.trackedNow())
 	var writes atomic.Int64
@@ -155,7 +158,7 @@ func TestAReleaseThatIsInterruptedIsRunAgain(t *testing.T) {
 func TestTwoReleasesAtOnceLiftEveryHoldOnce(t *testing.T) {
 	t.Parallel()
 	s := newSite(t, shared.servers)
-	inEveryState(s, each)
+	inEveryState(s, each, noSweep)
 	s.unregisterWebhook()
 	tracked := len(s.trackedNow())
 	first, second := s.release(s.watcherConfig()), s.release(s.watcherConfig())
@@ -170,7 +173,7 @@ func TestTwoReleasesAtOnceLiftEveryHoldOnce(t *testing.T) {
 func TestReleaseAllComesToItsEndThoughTheAPIServerRefusesNowAndThen(t *testing.T) {
 	t.Parallel()
 	s := newSite(t, shared.servers)
-	inEveryState(s, each)
+	inEveryState(s, each, noSweep)
 	s.unregisterWebhook()
 	tracked := len(s.trackedNow())
 	var requests atomic.Int64
