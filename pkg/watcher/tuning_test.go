@@ -95,6 +95,7 @@ func TestAReplacementThatTheQuotaRefusesToTheEndIsReportedInTimeWithTheDetachUnd
 	require.NotContains(t, left.Labels, requeue.LabelExecutorDone)
 	require.Greater(t, p.wire.count("POST"), 2, "it was tried again and again")
 	require.Less(t, p.wire.count("POST"), 12, "ever more rarely")
+	w.quota(false) // seenOnly makes a pod
 	w.seenOnly("failed " + pod.Name)
 	w.untilEvent(pod, "Refused", "exceeded quota")
 	w.untilEvent(pod, "TooLate", "")
