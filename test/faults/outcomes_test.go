@@ -23,6 +23,8 @@ type outcome struct {
 	overtake func(*play)
 	// saw is what the executor is to see of it, "pod" being the first pod; empty for nothing.
 	saw string
+	// replacementLives says that the replacement is left as it is when it may run: tracked and held, by right.
+	replacementLives bool
 }
 
 func outcomes() []outcome {
@@ -33,7 +35,7 @@ func outcomes() []outcome {
 // others: what becomes of it does not depend on what it replaces.
 func replacing() []outcome {
 	return []outcome{
-		{name: "evicted", play: func(p *play) {
+		{name: "evicted", replacementLives: true, play: func(p *play) {
 			pod := p.creating(p.pod)
 			p.must(nil, p.Kubelet.Evict(p.t.Context(), pod))
 			p.must(nil, p.Kubelet.Terminate(p.t.Context(), pod, 137))
@@ -43,17 +45,17 @@ func replacing() []outcome {
 			p.reject(p.pod)
 			p.runToSuccess("-r1")
 		}},
-		{name: "unscheduled", play: func(p *play) {
+		{name: "unscheduled", replacementLives: true, play: func(p *play) {
 			p.must(nil, p.Scheduler.Delete(p.t.Context(), p.name))
 			p.untilFree("-r1")
 		}},
-		{name: "image-pull", tuning: map[string]string{requeue.AnnotationImagePullGrace: "100ms"}, play: func(p *play) {
+		{name: "image-pull", replacementLives: true, tuning: map[string]string{requeue.AnnotationImagePullGrace: "100ms"}, play: func(p *play) {
 			_, err := p.Kubelet.ImagePull(p.t.Context(), p.bound(p.pod), "failed with status code [manifests latest]: 503 Service Unavailable")
 			p.must(nil, err)
 			p.endDeleted()
 			p.untilFree("-r1")
 		}},
-		{name: "quota", change: askForScarce, play: func(p *play) {
+		{name: "quota", replacementLives: true, change: askForScarce, play: func(p *play) {
 			p.quota("1")
 			p.reject(p.pod)
 			p.untilAttachedAgain()

@@ -68,7 +68,9 @@ func refuseSomeReplacements(ctx context.Context, config *rest.Config) error {
 }
 
 // scarce is a resource that only the pods of one chain ask for, so that a quota is about them alone.
-func scarce(chain string) corev1.ResourceName { return corev1.ResourceName("airflow-requeue.test/" + chain) }
+func scarce(chain string) corev1.ResourceName {
+	return corev1.ResourceName("airflow-requeue.test/" + chain)
+}
 
 func askForScarce(task *executor.Task) {
 	name := scarce(task.Name)

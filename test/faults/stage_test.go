@@ -51,7 +51,7 @@ type play struct {
 	pod  *corev1.Pod // as it was submitted
 }
 
-// play submits a pod, drives it to its outcome and waits until the watcher is done with it: what is still tracked may run.
+// play submits a pod, drives it to its outcome and waits until the watcher is done with it.
 func (s *stage) play(t *testing.T, name string, o outcome, plan faultproxy.Plan) *play {
 	t.Helper()
 	p := &play{stage: s, t: t, name: name}
@@ -68,10 +68,11 @@ func (s *stage) play(t *testing.T, name string, o outcome, plan faultproxy.Plan)
 	})
 	require.NoError(t, s.rows.Insert(t.Context(), p.task.Row()))
 	p.pod = s.Submit(p.task)
+	p.until(name, "submitted", func(pod *corev1.Pod) bool { return pod != nil })
 	o.play(p)
 	p.wait("the watcher is done", func() bool {
 		return !slices.ContainsFunc(s.record.Pods(name), func(pod *corev1.Pod) bool {
-			return requeue.Tracked(pod) && (requeue.Ended(pod) || requeue.Gated(pod))
+			return requeue.Tracked(pod) && !(o.replacementLives && pod.Name == name+"-r1" && !requeue.Gated(pod))
 		})
 	})
 	return p
@@ -158,6 +159,6 @@ func (s *stage) caughtUp(t *testing.T, marker string) {
 	_, err = s.Kubelet.Reject(t.Context(), pod, "NodeAffinity", "a marker")
 	require.NoError(t, err)
 	require.Eventually(t, func() bool {
-		return len(s.SawOf(marker)) == 1 && slices.ContainsFunc(s.record.Pods(marker), func(pod *corev1.Pod) bool { return pod.Status.Phase == corev1.PodFailed })
+		return slices.Contains(s.SawOf(marker), "failed "+marker) && slices.ContainsFunc(s.record.Pods(marker), func(pod *corev1.Pod) bool { return pod.Status.Phase == corev1.PodFailed })
 	}, world.Patience, 20*time.Millisecond, "the marker is seen")
 }

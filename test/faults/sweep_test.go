@@ -2,6 +2,7 @@ package faults
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -37,6 +38,9 @@ type sweep struct {
 	requests int    // made without a fault
 	writes   int
 	room     chan struct{} // has an element for each play under way
+
+	mu      sync.Mutex
+	checked []*play
 }
 
 // newSweep plays an outcome without a fault: that end is the one that every fault must leave.
@@ -57,38 +61,31 @@ func (s *stage) newSweep(t *testing.T, o outcome, room chan struct{}) *sweep {
 	return w
 }
 
-// over plays the outcome with the fault at the first request, at the second, and so on, as long as there are that many.
-func (w *sweep) over(t *testing.T, name string, fault faultproxy.Fault) {
+// over plays with a fault at the first place there is, at the second, and so on, as long as there are that many: once
+// reports whether the play came to its place. That many are about as many as without a fault.
+func over(t *testing.T, places int, once func(n int) bool) {
 	t.Helper()
-	var mu sync.Mutex
-	beyond := false // a play had fewer requests than that
-	for n := 1; !beyond; {
+	for n, beyond := 1, false; !beyond && !t.Failed(); {
+		reached := make([]bool, places+1)
 		var plays sync.WaitGroup
-		for range w.requests + 1 {
+		for i := range reached {
 			at := n
-			plays.Go(func() {
-				if !w.once(t, fmt.Sprintf("%s-%s-%d", w.outcome.name, name, at), at, fault) {
-					mu.Lock()
-					defer mu.Unlock()
-					beyond = true
-				}
-			})
+			plays.Go(func() { reached[i] = once(at) })
 			n++
 		}
 		plays.Wait()
-		if t.Failed() {
-			return
-		}
+		beyond = slices.Contains(reached, false)
 	}
 }
 
 // once plays the outcome with a fault at the n-th request, and reports whether there was one.
-func (w *sweep) once(t *testing.T, name string, n int, fault faultproxy.Fault) (hit bool) {
+func (w *sweep) once(t *testing.T, fault string, n int, does faultproxy.Fault) (hit bool) {
 	t.Helper()
 	w.room <- struct{}{}
 	defer func() { <-w.room }()
+	name := fmt.Sprintf("%s-%s-%d", w.outcome.name, fault, n)
 	t.Run(fmt.Sprintf("at request %d", n), func(t *testing.T) {
-		p := w.play(t, name, w.outcome, faultproxy.At(n, fault))
+		p := w.play(t, name, w.outcome, faultproxy.At(n, does))
 		w.check(t, p)
 	})
 	return len(w.proxy.Requests(name)) >= n
@@ -97,30 +94,51 @@ func (w *sweep) once(t *testing.T, name string, n int, fault faultproxy.Fault) (
 // check holds the end of a play against the one that it must have.
 func (w *sweep) check(t *testing.T, p *play) {
 	t.Helper()
-	end := ""
-	p.wait("the end as it should be:\n"+w.want, func() bool {
-		end = p.end()
-		return end == w.want
-	})
+	p.wait("the end as it should be:\n"+w.want, func() bool { return p.end() == w.want })
 	assert.Empty(t, p.record.Broken(p.name), "promises that were broken on the way")
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.checked = append(w.checked, p)
+}
+
+// still checks all plays once more: nothing is to come after an end.
+func (w *sweep) still(t *testing.T) {
+	t.Helper()
+	for _, p := range w.checked {
+		assert.Equal(t, w.want, p.end(), "%s, when all is over", p.name)
+		assert.Empty(t, p.record.Broken(p.name), "%s: promises that were broken", p.name)
+	}
 }
 
 func TestAFaultAtAnyRequestLeavesTheSameEnd(t *testing.T) {
 	s := newStage(t)
 	s.keepWatcher(t, s.proxy.Config())
 	room := make(chan struct{}, atATime)
+	var mu sync.Mutex
+	var done []*sweep
 	var sweeps sync.WaitGroup
 	for _, o := range outcomes() {
 		sweeps.Go(func() {
 			t.Run(o.name, func(t *testing.T) {
 				w := s.newSweep(t, o, room)
+				mu.Lock()
+				done = append(done, w)
+				mu.Unlock()
 				var faults sync.WaitGroup
 				for name, fault := range requestFaults() {
-					faults.Go(func() { t.Run(name, func(t *testing.T) { w.over(t, name, fault) }) })
+					faults.Go(func() {
+						t.Run(name, func(t *testing.T) {
+							over(t, w.requests, func(n int) bool { return w.once(t, name, n, fault) })
+						})
+					})
 				}
 				faults.Wait()
 			})
 		})
 	}
 	sweeps.Wait()
+	s.caughtUp(t, "marker-of-the-end")
+	for _, w := range done {
+		w.still(t)
+	}
 }
