@@ -48,7 +48,9 @@ func (w *World) Record() *Record {
 	}
 	// An API server under load ends the watch of a client that is not quick enough: it goes on where it was.
 	events, err := toolswatch.NewRetryWatcherWithContext(w.T.Context(), list.ResourceVersion, &cache.ListWatch{
-		WatchFuncWithContext: func(ctx context.Context, options metav1.ListOptions) (watch.Interface, error) { return pods.Watch(ctx, options) }})
+		WatchFuncWithContext: func(ctx context.Context, options metav1.ListOptions) (watch.Interface, error) {
+			return pods.Watch(ctx, options)
+		}})
 	require.NoError(w.T, err)
 	go func() {
 		for event := range events.ResultChan() {

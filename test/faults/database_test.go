@@ -53,6 +53,7 @@ func newDatabase(t *testing.T, server *testdb.Server, name string, rows postgres
 	d.url = fmt.Sprintf("postgresql+psycopg2://%s:%s@%s:%d/%s?sslmode=disable", testdb.ReaderUser,
 		strings.ReplaceAll(url.QueryEscape(testdb.ReaderPassword), "+", "%20"), testdb.Host, d.proxy.Port, name)
 	d.first = d.keepWatcher(t, d.stage.proxy.Config())
+	d.leaderIs(t, d.first) // what it asks when it starts does not count
 	return d
 }
 
@@ -79,8 +80,7 @@ func TestAFaultAtAnyQueryLeavesTheSameEnd(t *testing.T) {
 			sweeps.Go(func() {
 				t.Run(o.name+" "+fault, func(t *testing.T) {
 					d := newDatabase(t, server, name, rows)
-					o.name += "-" + fault
-					w := d.newSweep(t, o, nil)
+					w := d.newSweep(t, o.called(o.name+"-"+fault), nil)
 					for n, hit := 1, true; hit && !t.Failed(); n++ {
 						hit = d.once(t, w, n, of(d))
 					}
@@ -90,11 +90,9 @@ func TestAFaultAtAnyQueryLeavesTheSameEnd(t *testing.T) {
 		sweeps.Go(func() {
 			t.Run(o.name+" killed", func(t *testing.T) {
 				d := newDatabase(t, server, name, rows)
-				o.name += "-killed"
-				w := d.newSweep(t, o, nil)
+				w := d.newSweep(t, o.called(o.name+"-killed"), nil)
 				for n, hit := 1, true; hit && !t.Failed(); n++ {
 					again := newDatabase(t, server, name, rows)
-					again.caughtUp(t, "marker")
 					hit = again.once(t, w, n, faultproxy.LoseQueryAnd(func() { again.first.signal(syscall.SIGKILL) }))
 				}
 			})

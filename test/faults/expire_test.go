@@ -53,7 +53,7 @@ func allExpiring(t *testing.T, sweeps []*sweep, n int) bool {
 	for _, w := range sweeps {
 		plays.Go(func() {
 			t.Run(w.outcome.name, func(t *testing.T) {
-				p := s.play(t, w.outcome.name, w.outcome, faultproxy.At(n, expire))
+				p := s.play(t, w.outcome.name+"-again", w.outcome, faultproxy.At(n, expire))
 				w.check(t, p)
 				if len(s.proxy.Requests(p.name)) >= n {
 					reached.Add(1)

@@ -49,7 +49,7 @@ func (w *sweep) killed(t *testing.T, n int, fault func(func()) faultproxy.Fault)
 	t.Run(fmt.Sprintf("killed at write %d", n), func(t *testing.T) {
 		s := newStage(t)
 		first := s.keepWatcher(t, s.proxy.Config())
-		p := s.play(t, w.outcome.name, w.outcome, faultproxy.AtWrite(n, fault(func() { first.signal(syscall.SIGKILL) })))
+		p := s.play(t, w.outcome.name+"-again", w.outcome, faultproxy.AtWrite(n, fault(func() { first.signal(syscall.SIGKILL) })))
 		w.check(t, p)
 		hit = s.proxy.Writes(p.name) >= n
 		if hit {

@@ -27,6 +27,12 @@ type outcome struct {
 	replacementLives bool
 }
 
+// called is the outcome with another name.
+func (o outcome) called(name string) outcome {
+	o.name = name
+	return o
+}
+
 func outcomes() []outcome {
 	return append(replacing(), reporting()...)
 }

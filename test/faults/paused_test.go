@@ -90,7 +90,7 @@ func (w *sweep) paused(t *testing.T, n int, answer bool) (hit bool) {
 		held := &pause{reached: make(chan struct{}), goOn: make(chan struct{}), done: make(chan struct{})}
 		goOn := sync.OnceFunc(func() { close(held.goOn) })
 		t.Cleanup(goOn) // before the proxy ends
-		p := s.play(t, w.outcome.name, w.outcome, faultproxy.At(n, held.fault(first, answer)))
+		p := s.play(t, w.outcome.name+"-again", w.outcome, faultproxy.At(n, held.fault(first, answer)))
 		select {
 		case <-held.reached:
 			hit = true

@@ -11,8 +11,6 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"k8s.io/client-go/rest"
-
-	"github.com/airflow-requeue/airflow-requeue/internal/world"
 )
 
 // log keeps what watchers say, so that a play that fails can show what is about it.
@@ -50,7 +48,7 @@ type watcher struct {
 func (w *watcher) signal(s syscall.Signal) { _ = w.cmd.Process.Signal(s) } // one that has ended takes none
 
 // startWatcher runs a watcher against an API server, or against what stands before it, until the test ends.
-func (s *stage) startWatcher(t *testing.T, config *rest.Config, flags ...string) *watcher {
+func (s *stage) startWatcher(t *testing.T, config *rest.Config) *watcher {
 	t.Helper()
 	kubeconfig, err := shared.servers.Kubeconfig(config)
 	assert.NoError(t, err)
@@ -60,10 +58,8 @@ func (s *stage) startWatcher(t *testing.T, config *rest.Config, flags ...string)
 		return path
 	}
 	w := &watcher{ended: make(chan struct{})}
-	w.cmd = exec.Command(shared.watcher, append([]string{"--kubeconfig=" + file("kubeconfig", kubeconfig), "--database-url-file=" + file("url", []byte(s.url)),
-		"--signing-keys-dir=" + s.KeysDir, "--installation=" + world.Installation, "--namespace=" + s.Namespace,
-		"--lease-namespace=" + s.Namespace, "--lease-duration=3s", "--lease-renew-deadline=2s", "--lease-retry-period=200ms",
-		"--metrics-listen=127.0.0.1:0", "--log-format=text"}, flags...)...)
+	w.cmd = exec.Command(shared.watcher, append(s.WatcherFlags(),
+		"--kubeconfig="+file("kubeconfig", kubeconfig), "--database-url-file="+file("url", []byte(s.url)))...)
 	w.cmd.Stdout, w.cmd.Stderr = s.log, s.log
 	w.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if !assert.NoError(t, w.cmd.Start()) {

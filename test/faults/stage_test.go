@@ -70,12 +70,17 @@ func (s *stage) play(t *testing.T, name string, o outcome, plan faultproxy.Plan)
 	p.pod = s.Submit(p.task)
 	p.until(name, "submitted", func(pod *corev1.Pod) bool { return pod != nil })
 	o.play(p)
-	p.wait("the watcher is done", func() bool {
-		return !slices.ContainsFunc(s.record.Pods(name), func(pod *corev1.Pod) bool {
-			return requeue.Tracked(pod) && !(o.replacementLives && pod.Name == name+"-r1" && !requeue.Gated(pod))
-		})
-	})
+	p.wait("the watcher is done", func() bool { return p.isOver(o) })
 	return p
+}
+
+// isOver reports whether a watcher has nothing more to do with the chain: it tracks no pod, but for a replacement that the
+// outcome leaves when it may run.
+func (p *play) isOver(o outcome) bool {
+	return !slices.ContainsFunc(p.record.Pods(p.name), func(pod *corev1.Pod) bool {
+		lives := o.replacementLives && pod.Name == p.name+"-r1" && !requeue.Gated(pod)
+		return requeue.Tracked(pod) && !lives
+	})
 }
 
 // overtaking adds to a plan what an outcome wants to happen before the first replacement is committed.
