@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"slices"
 	"strconv"
 	"sync"
 	"testing"
@@ -36,7 +37,7 @@ type Query struct {
 type QueryFault func(q *Query) error
 
 // errEnd ends a connection.
-var errEnd = errors.New("the connection is to end") //nolint:gochecknoglobals // a sentinel
+var errEnd = errors.New("the connection is to end")
 
 // NewPostgres starts a proxy that lives as long as the test.
 func NewPostgres(tb testing.TB, host string, port int) *Postgres {
@@ -233,7 +234,7 @@ func messageOf(from io.Reader) (kind byte, message []byte, err error) {
 		return 0, nil, err
 	}
 	rest, err := body(from)
-	return first[0], append(first, rest...), err
+	return first[0], slices.Concat(first, rest), err
 }
 
 func body(from io.Reader) ([]byte, error) {
@@ -243,5 +244,5 @@ func body(from io.Reader) ([]byte, error) {
 	}
 	rest := make([]byte, max(0, int(binary.BigEndian.Uint32(length))-len(length)))
 	_, err := io.ReadFull(from, rest)
-	return append(length, rest...), err
+	return slices.Concat(length, rest), err
 }

@@ -3,7 +3,6 @@
 package faultproxy
 
 import (
-	"io"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
@@ -71,7 +70,7 @@ func New(tb testing.TB, config *rest.Config) *Proxy {
 	p := &Proxy{target: target, transport: transport, chains: map[string]*chain{}, watches: map[*podWatch]bool{}}
 	p.server = &httputil.ReverseProxy{
 		FlushInterval: -1, Transport: transport, Rewrite: func(r *httputil.ProxyRequest) { r.SetURL(target) },
-		ErrorLog:     slog.NewLogLogger(slog.NewTextHandler(io.Discard, nil), slog.LevelError),
+		ErrorLog:     slog.NewLogLogger(slog.DiscardHandler, slog.LevelError),
 		ErrorHandler: func(http.ResponseWriter, *http.Request, error) { panic(http.ErrAbortHandler) }, // as without a proxy
 	}
 	front := httptest.NewServer(p)

@@ -28,7 +28,7 @@ type Request struct {
 }
 
 // replacementEnd is what a replacement's name has after that of the first pod: see requeue.ReplacementName.
-var replacementEnd = regexp.MustCompile(`-r\d+(-[0-9a-f]{8})?$`) //nolint:gochecknoglobals // a constant
+var replacementEnd = regexp.MustCompile(`-r\d+(-[0-9a-f]{8})?$`)
 
 func describe(r *http.Request) (Request, bool) {
 	_, path, ok := strings.Cut(r.URL.Path, "/pods")

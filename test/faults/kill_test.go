@@ -16,7 +16,7 @@ const processesAtATime = 16
 // started again: for every n, the end is the same as without.
 func TestAWatcherKilledAtAnyOfItsWritesLosesAndDoublesNothing(t *testing.T) {
 	undisturbed := newStage(t)
-	undisturbed.keepWatcher(t, undisturbed.proxy.Config())
+	undisturbed.keepWatcher(t, undisturbed.proxy.Config(), steady()...)
 	room := make(chan struct{}, processesAtATime)
 	var sweeps sync.WaitGroup
 	for _, o := range outcomes() {

@@ -52,7 +52,7 @@ func TestAWatcherThatIsPausedPastItsLeaseChangesNothing(t *testing.T) {
 	paused := map[string]bool{"evicted": true, "unscheduled": true, "image-pull": true, "refused": true,
 		"unscheduled-no-retries": true, "real-failure-while-leaving": true}
 	undisturbed := newStage(t)
-	undisturbed.keepWatcher(t, undisturbed.proxy.Config())
+	undisturbed.keepWatcher(t, undisturbed.proxy.Config(), steady()...)
 	room := make(chan struct{}, processesAtATime/2)
 	var sweeps sync.WaitGroup
 	for _, o := range outcomes() {

@@ -4,6 +4,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -47,8 +48,11 @@ type watcher struct {
 
 func (w *watcher) signal(s syscall.Signal) { _ = w.cmd.Process.Signal(s) } // one that has ended takes none
 
+// steady are the flags of a watcher that nothing is to take the Lease from, however slow the machine is.
+func steady() []string { return []string{"--lease-duration=2m", "--lease-renew-deadline=90s"} }
+
 // startWatcher runs a watcher against an API server, or against what stands before it, until the test ends.
-func (s *stage) startWatcher(t *testing.T, config *rest.Config) *watcher {
+func (s *stage) startWatcher(t *testing.T, config *rest.Config, flags ...string) *watcher {
 	t.Helper()
 	kubeconfig, err := shared.servers.Kubeconfig(config)
 	assert.NoError(t, err)
@@ -58,8 +62,8 @@ func (s *stage) startWatcher(t *testing.T, config *rest.Config) *watcher {
 		return path
 	}
 	w := &watcher{ended: make(chan struct{})}
-	w.cmd = exec.Command(shared.watcher, append(s.WatcherFlags(),
-		"--kubeconfig="+file("kubeconfig", kubeconfig), "--database-url-file="+file("url", []byte(s.url)))...)
+	w.cmd = exec.Command(shared.watcher, slices.Concat(s.WatcherFlags(), flags,
+		[]string{"--kubeconfig=" + file("kubeconfig", kubeconfig), "--database-url-file=" + file("url", []byte(s.url))})...)
 	w.cmd.Stdout, w.cmd.Stderr = s.log, s.log
 	w.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if !assert.NoError(t, w.cmd.Start()) {
@@ -78,12 +82,12 @@ func (s *stage) startWatcher(t *testing.T, config *rest.Config) *watcher {
 }
 
 // keepWatcher runs a watcher, and another one whenever it ends, as a Deployment does. It returns the first.
-func (s *stage) keepWatcher(t *testing.T, config *rest.Config) *watcher {
+func (s *stage) keepWatcher(t *testing.T, config *rest.Config, flags ...string) *watcher {
 	t.Helper()
-	first := s.startWatcher(t, config)
+	first := s.startWatcher(t, config, flags...)
 	var keeper sync.WaitGroup
 	keeper.Go(func() {
-		for w := first; ; w = s.startWatcher(t, config) {
+		for w := first; ; w = s.startWatcher(t, config, flags...) {
 			select {
 			case <-t.Context().Done(): // the test is over
 				return

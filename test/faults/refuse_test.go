@@ -96,7 +96,7 @@ func (p *play) quota(pods string) {
 		require.NoError(p.t, err)
 	}
 	if pods == "1" {
-		require.Eventually(p.t, func() bool { return p.tryScarce() != nil }, world.Patience, 50*time.Millisecond, "the quota is enforced")
+		require.Eventually(p.t, func() bool { return p.tryScarce() != nil }, world.Patience, 200*time.Millisecond, "the quota is enforced")
 	}
 }
 

@@ -38,7 +38,10 @@ type stage struct {
 
 func newStage(t *testing.T) *stage {
 	t.Helper()
-	w := world.New(t, shared.servers.Config(), ddl)
+	config := shared.servers.Config()
+	config.ContentType = "application/vnd.kubernetes.protobuf" // hundreds of pods at once: JSON is what takes the time
+	config.AcceptContentTypes = config.ContentType + ",application/json"
+	w := world.New(t, config, ddl)
 	return &stage{World: w, record: w.Record(), proxy: faultproxy.New(t, shared.servers.Config()), rows: w.DB, url: w.DB.URL(), log: &log{}}
 }
 

@@ -112,7 +112,7 @@ func (w *sweep) still(t *testing.T) {
 
 func TestAFaultAtAnyRequestLeavesTheSameEnd(t *testing.T) {
 	s := newStage(t)
-	s.keepWatcher(t, s.proxy.Config())
+	s.keepWatcher(t, s.proxy.Config(), steady()...)
 	room := make(chan struct{}, atATime)
 	var mu sync.Mutex
 	var done []*sweep
