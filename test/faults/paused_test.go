@@ -50,7 +50,8 @@ func (p *pause) fault(process *watcher, answer bool) faultproxy.Fault {
 // other has taken the Lease and is done with the chain: for every n, the end is the same as with one.
 func TestAWatcherThatIsPausedPastItsLeaseChangesNothing(t *testing.T) {
 	paused := map[string]bool{"evicted": true, "unscheduled": true, "image-pull": true, "refused": true,
-		"unscheduled-no-retries": true, "real-failure-while-leaving": true}
+		"quota":                  true,
+		"unscheduled-no-retries": true, "real-failure-while-leaving": true, "queued-again": true}
 	undisturbed := newStage(t)
 	undisturbed.keepWatcher(t, undisturbed.proxy.Config(), steady()...)
 	room := make(chan struct{}, processesAtATime/2)

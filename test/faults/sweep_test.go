@@ -23,6 +23,7 @@ func requestFaults() map[string]faultproxy.Fault {
 		"dropped-before": faultproxy.DropBefore,
 		"dropped-after":  faultproxy.DropAfter,
 		"delayed":        faultproxy.Delay(time.Second),
+		"answered-late":  faultproxy.Then(func() { time.Sleep(time.Second) }),
 		"429":            faultproxy.TooManyRequests,
 		"409":            faultproxy.Conflict,
 		"500":            faultproxy.InternalError,
