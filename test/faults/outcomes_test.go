@@ -25,6 +25,8 @@ type outcome struct {
 	saw string
 	// replacementLives says that the replacement is left as it is when it may run: tracked and held, by right.
 	replacementLives bool
+	// apart says that its plays want a namespace of their own, few at a time: quotas make every create there slow.
+	apart bool
 }
 
 // called is the outcome with another name.
@@ -61,11 +63,11 @@ func replacing() []outcome {
 			p.endDeleted()
 			p.untilFree("-r1")
 		}},
-		{name: "quota", replacementLives: true, change: askForScarce, play: func(p *play) {
-			p.quota("1")
+		{name: "quota", replacementLives: true, apart: true, change: askForScarce, play: func(p *play) {
+			p.fillQuota()
 			p.reject(p.pod)
 			p.untilAttachedAgain()
-			p.quota("2")
+			p.liftQuota()
 			p.untilFree("-r1")
 		}},
 		{name: "exhausted", saw: "failed pod-r1", play: func(p *play) {

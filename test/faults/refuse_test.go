@@ -10,7 +10,6 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
@@ -80,24 +79,24 @@ func askForScarce(task *executor.Task) {
 	}
 }
 
-// quota lets the chain have so many pods. No controller counts here: what is used is written by hand, one.
-func (p *play) quota(pods string) {
+// fillQuota lets the chain have one pod, the one that it has. No controller counts here: what is used is written by hand.
+func (p *play) fillQuota() {
 	p.t.Helper()
-	key := "requests." + string(scarce(p.name))
 	quotas := p.Client.CoreV1().ResourceQuotas(p.Namespace)
-	hard := corev1.ResourceList{corev1.ResourceName(key): resource.MustParse(pods)}
-	_, err := quotas.Create(p.t.Context(), &corev1.ResourceQuota{ObjectMeta: metav1.ObjectMeta{Name: p.name}, Spec: corev1.ResourceQuotaSpec{Hard: hard}}, metav1.CreateOptions{})
-	if pods == "1" {
-		require.NoError(p.t, err)
-	}
-	status := fmt.Sprintf(`{"spec":{"hard":{%[1]q:%[2]q}},"status":{"hard":{%[1]q:%[2]q},"used":{%[1]q:"1"}}}`, key, pods)
-	for _, subresource := range [][]string{nil, {"status"}} {
-		_, err = quotas.Patch(p.t.Context(), p.name, types.MergePatchType, []byte(status), metav1.PatchOptions{}, subresource...)
-		require.NoError(p.t, err)
-	}
-	if pods == "1" {
-		require.Eventually(p.t, func() bool { return p.tryScarce() != nil }, world.Patience, 200*time.Millisecond, "the quota is enforced")
-	}
+	one := corev1.ResourceList{corev1.ResourceName("requests." + string(scarce(p.name))): resource.MustParse("1")}
+	quota, err := quotas.Create(p.t.Context(), &corev1.ResourceQuota{
+		ObjectMeta: metav1.ObjectMeta{Name: p.name}, Spec: corev1.ResourceQuotaSpec{Hard: one}}, metav1.CreateOptions{})
+	require.NoError(p.t, err)
+	quota.Status = corev1.ResourceQuotaStatus{Hard: one, Used: one}
+	_, err = quotas.UpdateStatus(p.t.Context(), quota, metav1.UpdateOptions{})
+	require.NoError(p.t, err)
+	require.Eventually(p.t, func() bool { return p.tryScarce() != nil }, world.Patience, 200*time.Millisecond, "the quota is enforced")
+}
+
+// liftQuota lets the chain have more pods.
+func (p *play) liftQuota() {
+	p.t.Helper()
+	require.NoError(p.t, p.Client.CoreV1().ResourceQuotas(p.Namespace).Delete(p.t.Context(), p.name, metav1.DeleteOptions{}))
 }
 
 // tryScarce is how the API server would answer the create of one more pod of the chain.

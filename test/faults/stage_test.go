@@ -11,6 +11,9 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime"
 
 	"github.com/airflow-requeue/airflow-requeue/internal/executor"
 	"github.com/airflow-requeue/airflow-requeue/internal/faultproxy"
@@ -70,7 +73,7 @@ func (s *stage) play(t *testing.T, name string, o outcome, plan faultproxy.Plan)
 		}
 	})
 	require.NoError(t, s.rows.Insert(t.Context(), p.task.Row()))
-	p.pod = s.Submit(p.task)
+	p.submit()
 	p.until(name, "submitted", func(pod *corev1.Pod) bool { return pod != nil })
 	o.play(p)
 	p.wait("the watcher is done", func() bool { return p.isOver(o) })
@@ -84,6 +87,23 @@ func (p *play) isOver(o outcome) bool {
 		lives := o.replacementLives && pod.Name == p.name+"-r1" && !requeue.Gated(pod)
 		return requeue.Tracked(pod) && !lives
 	})
+}
+
+// submit creates the task's pod as the executor makes it and the webhook stamps it. World.Submit would end the test of
+// the whole stage where it fails.
+func (p *play) submit() {
+	p.t.Helper()
+	p.task.Namespace = p.Namespace
+	object, err := runtime.DefaultUnstructuredConverter.ToUnstructured(executor.Pod(p.task))
+	require.NoError(p.t, err)
+	pod := &unstructured.Unstructured{Object: object}
+	spec, err := requeue.JobSpec(pod)
+	require.NoError(p.t, err)
+	require.NoError(p.t, p.Sealer.Stamp(pod, world.Installation, p.Namespace, spec))
+	stamped := &corev1.Pod{}
+	require.NoError(p.t, runtime.DefaultUnstructuredConverter.FromUnstructured(pod.Object, stamped))
+	p.pod, err = p.Client.CoreV1().Pods(p.Namespace).Create(p.t.Context(), stamped, metav1.CreateOptions{})
+	require.NoError(p.t, err)
 }
 
 // overtaking adds to a plan what an outcome wants to happen before the first replacement is committed.

@@ -14,8 +14,12 @@ import (
 	"github.com/airflow-requeue/airflow-requeue/internal/faultproxy"
 )
 
-// atATime is how many plays there are on a stage at once.
-const atATime = 150
+const (
+	// atATime is how many plays there are on a stage at once.
+	atATime = 150
+	// apartAtATime is the same where each has a quota.
+	apartAtATime = 15
+)
 
 // requestFaults are what can become of one request while both sides live on.
 func requestFaults() map[string]faultproxy.Fault {
@@ -105,6 +109,7 @@ func (w *sweep) check(t *testing.T, p *play) {
 // still checks all plays once more: nothing is to come after an end.
 func (w *sweep) still(t *testing.T) {
 	t.Helper()
+	w.caughtUp(t, "marker-of-the-end-of-"+w.outcome.name)
 	for _, p := range w.checked {
 		assert.Equal(t, w.want, p.end(), "%s, when all is over", p.name)
 		assert.Empty(t, p.record.Broken(p.name), "%s: promises that were broken", p.name)
@@ -112,19 +117,19 @@ func (w *sweep) still(t *testing.T) {
 }
 
 func TestAFaultAtAnyRequestLeavesTheSameEnd(t *testing.T) {
-	s := newStage(t)
-	s.keepWatcher(t, s.proxy.Config(), steady()...)
+	common := newStage(t)
+	common.keepWatcher(t, common.proxy.Config(), steady()...)
 	room := make(chan struct{}, atATime)
-	var mu sync.Mutex
-	var done []*sweep
 	var sweeps sync.WaitGroup
 	for _, o := range outcomes() {
 		sweeps.Go(func() {
 			t.Run(o.name, func(t *testing.T) {
+				s, room := common, room
+				if o.apart {
+					s, room = newStage(t), make(chan struct{}, apartAtATime)
+					s.keepWatcher(t, s.proxy.Config(), steady()...)
+				}
 				w := s.newSweep(t, o, room)
-				mu.Lock()
-				done = append(done, w)
-				mu.Unlock()
 				var faults sync.WaitGroup
 				for name, fault := range requestFaults() {
 					faults.Go(func() {
@@ -134,12 +139,9 @@ func TestAFaultAtAnyRequestLeavesTheSameEnd(t *testing.T) {
 					})
 				}
 				faults.Wait()
+				w.still(t)
 			})
 		})
 	}
 	sweeps.Wait()
-	s.caughtUp(t, "marker-of-the-end")
-	for _, w := range done {
-		w.still(t)
-	}
 }
