@@ -27,6 +27,16 @@ func DropAfter(_ http.ResponseWriter, r *http.Request, server http.Handler) {
 	panic(http.ErrAbortHandler)
 }
 
+// DropAfterUnseen is DropAfter while the informers do not hear of the pod: what was done shows only when it is done again.
+func (p *Proxy) DropAfterUnseen(lag time.Duration) Fault {
+	return func(w http.ResponseWriter, r *http.Request, server http.Handler) {
+		if request, ok := describe(r); ok {
+			p.Lag(request.Pod, lag)
+		}
+		DropAfter(w, r, server)
+	}
+}
+
 // carryOut has the server do what was asked, whatever becomes of who asked, and returns the answer.
 func carryOut(r *http.Request, server http.Handler) *httptest.ResponseRecorder {
 	answer := httptest.NewRecorder()

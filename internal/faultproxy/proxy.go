@@ -11,6 +11,7 @@ import (
 	"slices"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 	"k8s.io/client-go/rest"
@@ -52,6 +53,7 @@ type Proxy struct {
 	mu      sync.Mutex
 	chains  map[string]*chain
 	watches map[*podWatch]bool
+	lagging map[string]time.Time // by pod: its events are kept back until then
 }
 
 type chain struct {
@@ -67,7 +69,8 @@ func New(tb testing.TB, config *rest.Config) *Proxy {
 	require.NoError(tb, err)
 	transport, err := rest.TransportFor(config)
 	require.NoError(tb, err)
-	p := &Proxy{target: target, transport: transport, chains: map[string]*chain{}, watches: map[*podWatch]bool{}}
+	p := &Proxy{target: target, transport: transport, chains: map[string]*chain{}, watches: map[*podWatch]bool{},
+		lagging: map[string]time.Time{}}
 	p.server = &httputil.ReverseProxy{
 		FlushInterval: -1, Transport: transport, Rewrite: func(r *httputil.ProxyRequest) { r.SetURL(target) },
 		ErrorLog:     slog.NewLogLogger(slog.DiscardHandler, slog.LevelError),

@@ -132,7 +132,24 @@ func TestRequestsAreCountedByChain(t *testing.T) {
 	assert.Equal(t, 3, p.Writes("a"))
 	require.Len(t, seen, 5)
 	assert.Equal(t, Request{Chain: "a", What: "LIST", N: 4, NWrite: 2}, seen[3])
-	assert.Equal(t, Request{Chain: "a", What: "POST -r2", Write: true, N: 5, NWrite: 3}, seen[4])
+	assert.Equal(t, Request{Chain: "a", Pod: "a-r2", What: "POST -r2", Write: true, N: 5, NWrite: 3}, seen[4])
+}
+
+func TestEventsOfAPodThatLagsComeLater(t *testing.T) {
+	s := newServer(t)
+	p := New(t, &rest.Config{Host: s.URL})
+	p.Lag("a", time.Hour)
+	pods := p.client(t).CoreV1().Pods("airflow")
+	events, err := pods.Watch(t.Context(), metav1.ListOptions{})
+	require.NoError(t, err)
+	defer events.Stop()
+	select {
+	case event := <-events.ResultChan():
+		assert.Fail(t, "an event came", "%v", event)
+	case <-time.After(3 * lagCheck):
+	}
+	p.Lag("a", 0)
+	assert.Equal(t, watch.Added, (<-events.ResultChan()).Type)
 }
 
 func TestAWatchExpiresAfterAWholeEvent(t *testing.T) {

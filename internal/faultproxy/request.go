@@ -19,6 +19,8 @@ import (
 // namespaces are of no chain.
 type Request struct {
 	Chain string
+	// Pod is its name; empty for a list.
+	Pod string
 	// What it is: the method and the pod's name without the chain's, as in "PATCH -r1/status"; "LIST" is the live look for
 	// all pods of the task.
 	What   string
@@ -46,7 +48,7 @@ func describe(r *http.Request) (Request, bool) {
 	name, _, _ := strings.Cut(path, "/")
 	chain := name[:len(name)-len(replacementEnd.FindString(name))]
 	return Request{
-		Chain: chain, What: strings.TrimSpace(r.Method + " " + strings.TrimPrefix(path, chain)), Write: r.Method != http.MethodGet,
+		Chain: chain, Pod: name, What: strings.TrimSpace(r.Method + " " + strings.TrimPrefix(path, chain)), Write: r.Method != http.MethodGet,
 	}, chain != ""
 }
 

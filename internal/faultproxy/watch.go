@@ -6,7 +6,9 @@ import (
 	"encoding/json"
 	"io"
 	"net/http"
+	"slices"
 	"strings"
+	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -63,45 +65,95 @@ func (p *Proxy) watch(w http.ResponseWriter, r *http.Request) {
 		defer p.mu.Unlock()
 		delete(p.watches, this)
 	}()
-	relay(ctx, w, response.Body, this.expired)
+	p.relay(ctx, w, response.Body, this.expired)
 }
 
+// Lag keeps the events of a pod back for a while, in all watches: informers often know less than the server.
+func (p *Proxy) Lag(pod string, d time.Duration) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.lagging[pod] = time.Now().Add(d)
+}
+
+func (p *Proxy) lags(pod string) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return time.Now().Before(p.lagging[pod])
+}
+
+// lagCheck is how often a watch looks whether events that were kept back may go.
+const lagCheck = 50 * time.Millisecond
+
 // relay writes line by line, each an event, so that the last one is whole when the watch expires.
-func relay(ctx context.Context, w http.ResponseWriter, events io.Reader, expired <-chan struct{}) {
-	flush := func() { _ = http.NewResponseController(w).Flush() }
-	flush() // the client waits for the header
-	lines := make(chan []byte)
-	go func() {
-		defer close(lines)
-		reader := bufio.NewReader(events)
-		for {
-			line, err := reader.ReadBytes('\n')
-			if err != nil {
-				return
-			}
-			select {
-			case lines <- line:
-			case <-ctx.Done():
-				return
-			}
-		}
-	}()
+func (p *Proxy) relay(ctx context.Context, w http.ResponseWriter, events io.Reader, expired <-chan struct{}) {
+	write := func(event []byte) {
+		_, _ = w.Write(event) // a client that is gone ends the context
+		_ = http.NewResponseController(w).Flush()
+	}
+	write(nil) // the client waits for the header
+	read := make(chan []byte)
+	go readLines(ctx, events, read)
+	lines := (<-chan []byte)(read)
+	kept := map[string][][]byte{} // by pod, in order
+	check := time.NewTicker(lagCheck)
+	defer check.Stop()
 	for {
 		select {
 		case line, open := <-lines:
 			if !open {
+				lines = nil // what is kept back is still to come: the client goes on where it was, and that may be later
+				break
+			}
+			pod := podIn(line)
+			if len(kept[pod]) > 0 || p.lags(pod) {
+				kept[pod] = append(kept[pod], line)
+				continue
+			}
+			write(line)
+		case <-check.C:
+			for pod, events := range kept {
+				if !p.lags(pod) {
+					write(slices.Concat(events...))
+					delete(kept, pod)
+				}
+			}
+			if lines == nil && len(kept) == 0 {
 				return
 			}
-			_, _ = w.Write(line) // a client that is gone ends the context
-			flush()
 		case <-expired:
-			_, _ = w.Write(expiredEvent())
-			flush()
+			write(expiredEvent())
 			return
 		case <-ctx.Done():
 			return
 		}
 	}
+}
+
+func readLines(ctx context.Context, from io.Reader, lines chan<- []byte) {
+	defer close(lines)
+	reader := bufio.NewReader(from)
+	for {
+		line, err := reader.ReadBytes('\n')
+		if err != nil {
+			return
+		}
+		select {
+		case lines <- line:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// podIn is the name of the pod that an event is about.
+func podIn(event []byte) string {
+	var e struct {
+		Object metav1.PartialObjectMetadata `json:"object"`
+	}
+	if json.Unmarshal(event, &e) != nil {
+		return ""
+	}
+	return e.Object.Name
 }
 
 func expiredEvent() []byte {

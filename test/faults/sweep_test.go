@@ -22,10 +22,11 @@ const (
 )
 
 // requestFaults are what can become of one request while both sides live on.
-func requestFaults() map[string]faultproxy.Fault {
+func requestFaults(proxy *faultproxy.Proxy) map[string]faultproxy.Fault {
 	return map[string]faultproxy.Fault{
 		"dropped-before": faultproxy.DropBefore,
 		"dropped-after":  faultproxy.DropAfter,
+		"dropped-unseen": proxy.DropAfterUnseen(time.Second),
 		"delayed":        faultproxy.Delay(time.Second),
 		"answered-late":  faultproxy.Then(func() { time.Sleep(time.Second) }),
 		"429":            faultproxy.TooManyRequests,
@@ -131,7 +132,7 @@ func TestAFaultAtAnyRequestLeavesTheSameEnd(t *testing.T) {
 				}
 				w := s.newSweep(t, o, room)
 				var faults sync.WaitGroup
-				for name, fault := range requestFaults() {
+				for name, fault := range requestFaults(s.proxy) {
 					faults.Go(func() {
 						t.Run(name, func(t *testing.T) {
 							over(t, w.requests, func(n int) bool { return w.once(t, name, n, fault) })
