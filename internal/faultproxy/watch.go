@@ -86,8 +86,8 @@ const lagCheck = 50 * time.Millisecond
 
 // relay writes line by line, each an event, so that the last one is whole when the watch expires.
 func (p *Proxy) relay(ctx context.Context, w http.ResponseWriter, events io.Reader, expired <-chan struct{}) {
-	write := func(event []byte) {
-		_, _ = w.Write(event) // a client that is gone ends the context
+	write := func(events []byte) {
+		_, _ = w.Write(events) // a client that is gone ends the context
 		_ = http.NewResponseController(w).Flush()
 	}
 	write(nil) // the client waits for the header
@@ -111,12 +111,7 @@ func (p *Proxy) relay(ctx context.Context, w http.ResponseWriter, events io.Read
 			}
 			write(line)
 		case <-check.C:
-			for pod, events := range kept {
-				if !p.lags(pod) {
-					write(slices.Concat(events...))
-					delete(kept, pod)
-				}
-			}
+			write(p.letGo(kept))
 			if lines == nil && len(kept) == 0 {
 				return
 			}
@@ -127,6 +122,18 @@ func (p *Proxy) relay(ctx context.Context, w http.ResponseWriter, events io.Read
 			return
 		}
 	}
+}
+
+// letGo takes out of what is kept back the events that may go by now.
+func (p *Proxy) letGo(kept map[string][][]byte) []byte {
+	var free []byte
+	for pod, events := range kept {
+		if !p.lags(pod) {
+			free = append(free, slices.Concat(events...)...)
+			delete(kept, pod)
+		}
+	}
+	return free
 }
 
 func readLines(ctx context.Context, from io.Reader, lines chan<- []byte) {
