@@ -55,10 +55,8 @@ func kubeconfig(t *testing.T, config *rest.Config) string {
 // startWatcher runs the watcher against an API server, or against what stands before it.
 func startWatcher(t *testing.T, w *world.World, config *rest.Config) *exec.Cmd {
 	t.Helper()
-	return start(t, "watcher", "--kubeconfig="+kubeconfig(t, config), "--database-url-file="+file(t, "url", []byte(w.DB.URL())),
-		"--signing-keys-dir="+w.KeysDir, "--installation="+world.Installation, "--namespace="+w.Namespace,
-		"--lease-namespace="+w.Namespace, "--lease-duration=3s", "--lease-renew-deadline=2s", "--lease-retry-period=200ms",
-		"--metrics-listen=127.0.0.1:0", "--log-format=text")
+	return start(t, "watcher", append(w.WatcherFlags(),
+		"--kubeconfig="+kubeconfig(t, config), "--database-url-file="+file(t, "url", []byte(w.DB.URL())))...)
 }
 
 // startWebhook runs the webhook, registered for the world's namespace, with admission by the given user.

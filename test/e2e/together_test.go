@@ -49,6 +49,17 @@ func firstHeld(t *testing.T, w *world.World, scheduler executor.Scheduler) *core
 	return pod
 }
 
+// evicted is a pod that is drained while its container is created.
+func evicted(w *world.World, pod *corev1.Pod) {
+	ctx := w.T.Context()
+	pod, err := w.Kubelet.Bind(ctx, pod, "node-a")
+	require.NoError(w.T, err)
+	pod, err = w.Kubelet.Create(ctx, pod)
+	require.NoError(w.T, err)
+	require.NoError(w.T, w.Kubelet.Evict(ctx, pod))
+	require.NoError(w.T, w.Kubelet.Terminate(ctx, pod, 137))
+}
+
 func TestWebhookAndWatcherReplaceAPodThatAirflowMade(t *testing.T) {
 	t.Parallel()
 	w := world.New(t, shared.servers.Config(), ddl)
