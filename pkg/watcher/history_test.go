@@ -284,6 +284,9 @@ func (h *history) story(is func(*corev1.Pod) bool) []string {
 				b.WriteString(" " + name)
 			}
 		}
+		if m.EventType == watch.Added {
+			b.WriteString(" created " + p.CreationTimestamp.UTC().Format("04:05"))
+		}
 		b.WriteString(" " + p.Annotations[requeue.AnnotationReason] + "\n")
 		lines = append(lines, b.String())
 	}

@@ -108,6 +108,9 @@ func (w *walk) lost(s *slot) string {
 	}
 	var last *corev1.Pod // the youngest of the queueing's pods
 	for _, p := range w.podsEver(q) {
+		if requeue.Revoked(p) {
+			return "" // Airflow has given the pod up, and what becomes of the task with it
+		}
 		last = p
 		if alive(p) && w.history.latest(p.Name) != nil && w.history.latest(p.Name).UID == p.UID &&
 			(s.row.State == requeue.StateRunning || p.Labels[requeue.LabelWorker] == strconv.FormatInt(owner.JobID, 10)) {

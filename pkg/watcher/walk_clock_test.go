@@ -27,6 +27,7 @@ type sameClock struct {
 func withSameClock(config *rest.Config, clock *runningClock) *rest.Config {
 	c := sameClock{clock: clock, seen: &sync.Map{}, times: regexp.MustCompile(`"uid":"([^"]+)","resourceVersion":"\d+",` +
 		`(?:"generation":\d+,)?"creationTimestamp":"([^"]+)"(?:,"deletionTimestamp":"([^"]+)")?`)}
+	config.ContentType, config.AcceptContentTypes = "application/json", "application/json" // not protobuf
 	config.Wrap(func(next http.RoundTripper) http.RoundTripper {
 		over := c
 		over.next = next
