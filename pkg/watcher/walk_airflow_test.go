@@ -312,6 +312,9 @@ func (w *walk) adopt(_ *slot, pick int) string {
 			slots = append(slots, s)
 		}
 	}
+	if len(slots) == 0 && pick%4 != 0 {
+		return ""
+	}
 	pods, adopted := map[*slot]*corev1.Pod{}, map[*slot]bool{}
 	by.errand = []func() string{func() string {
 		for _, s := range slots {

@@ -47,7 +47,7 @@ func (w *walk) heldAtItsEnd(pod *corev1.Pod) bool { return w.history.heldAtItsEn
 
 // breachesOf are the promises that a history has broken, whatever the moment.
 func breachesOf(moments []moment) []string {
-	revoked, free := map[types.UID]bool{}, map[types.UID]bool{}
+	revoked := map[types.UID]bool{}
 	committed := map[string][]string{}
 	var breaches []string
 	for _, m := range moments {
@@ -69,12 +69,6 @@ func breachesOf(moments []moment) []string {
 		}
 		if limit, err := strconv.Atoi(p.Annotations[requeue.AnnotationMaxRetries]); err == nil && limit >= 0 && requeue.Attempt(p) > limit {
 			breaches = append(breaches, fmt.Sprintf("%s is attempt %d of at most %d", p.Name, requeue.Attempt(p), limit))
-		}
-		if of := requeue.RequeueOf(p); of != "" && !requeue.Gated(p) && !free[p.UID] {
-			free[p.UID] = true
-			if !revoked[p.UID] && revoked[types.UID(of)] {
-				breaches = append(breaches, p.Name+" may run, though Airflow had revoked the pod that it replaces")
-			}
 		}
 	}
 	return breaches

@@ -47,7 +47,7 @@ func actions() []action {
 	anAlive := func(p *corev1.Pod) bool { return alive(p) && !requeue.Gated(p) }
 	return []action{
 		// Airflow
-		{12, (*walk).queue}, {12, (*walk).launch}, {14, (*walk).handleResults}, {8, (*walk).schedulerGoesOn},
+		{16, (*walk).queue}, {16, (*walk).launch}, {16, (*walk).handleResults}, {12, (*walk).schedulerGoesOn},
 		{3, (*walk).revoke}, {1, (*walk).clearNotLaunched}, {3, (*walk).adopt}, {1, (*walk).changeByHand},
 		{2, (*walk).startScheduler}, {1, (*walk).killScheduler},
 		// the nodes
@@ -160,7 +160,7 @@ func newWalk(t *testing.T, seed int) *walk {
 	w.policy.ImagePullGrace = 30 * time.Second
 	w.kubelet = kubelet.New(w.client, kubelet.Options{Namespace: w.namespace, Clock: clock, GarbageCollection: -1})
 	w.history.lateAdoption = true
-	for i, retries := range []string{"1", "1", "2", "2", "3", "-1"} {
+	for i, retries := range []string{"1", "1", "2", "2", "3", "-1", "1", "2"} {
 		s := &slot{id: strings.Repeat("t", i%2+1) + strconv.Itoa(i), processes: map[string]*taskProcess{}}
 		s.task = executor.NewTask("dag", s.id, "manual__1", w.clock.Now().UTC())
 		s.task.Annotations = map[string]string{requeue.AnnotationMaxRetries: retries, requeue.AnnotationBackoff: "5s"}
