@@ -106,8 +106,10 @@ func (w *walk) lost(s *slot) string {
 			return "" // Airflow has given the pod up, and what becomes of the task with it
 		}
 		last = p
-		if alive(p) && w.history.latest(p.Name) != nil && w.history.latest(p.Name).UID == p.UID &&
-			(s.row.State == requeue.StateRunning || p.Labels[requeue.LabelWorker] == strconv.FormatInt(owner.JobID, 10)) {
+		// A pod that is replaced while it is being adopted passes the dead scheduler's id on to its replacement. While that
+		// one is held, the row's id is still to come on it, with the end of its hold.
+		hears := requeue.Tracked(p) || p.Labels[requeue.LabelWorker] == strconv.FormatInt(owner.JobID, 10)
+		if now := w.history.latest(p.Name); alive(p) && now != nil && now.UID == p.UID && (hears || s.row.State == requeue.StateRunning) {
 			return ""
 		}
 	}
