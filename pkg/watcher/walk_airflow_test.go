@@ -297,6 +297,11 @@ func (w *walk) clearNotLaunched(s *slot, _ int) string {
 	return fmt.Sprintf("scheduler %d finds no pod of %s and sets it back to scheduled", by.JobID, s.id)
 }
 
+// orphaned says that the row names a scheduler that is dead.
+func (w *walk) orphaned(s *slot) bool {
+	return s.row.QueuedByJobID > 0 && w.owner(s) == nil && (s.row.State == requeue.StateQueued || s.row.State == requeue.StateRunning)
+}
+
 // adopt begins adopt_or_reset_orphaned_tasks: the rows are locked, the pods listed, then relabelled one by one, and the
 // rows commit at the end.
 func (w *walk) adopt(_ *slot, pick int) string {
@@ -306,8 +311,7 @@ func (w *walk) adopt(_ *slot, pick int) string {
 	}
 	var slots []*slot
 	for _, s := range w.slots {
-		if s.lockedBy == nil && s.there && w.owner(s) == nil && s.row.QueuedByJobID > 0 &&
-			(s.row.State == requeue.StateQueued || s.row.State == requeue.StateRunning) {
+		if s.lockedBy == nil && w.orphaned(s) {
 			s.lockedBy = by
 			slots = append(slots, s)
 		}

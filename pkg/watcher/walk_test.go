@@ -241,6 +241,10 @@ func (w *walk) rest() {
 		}
 		w.kubeletsFinish()
 		busy := slices.ContainsFunc(w.living(), func(s *scheduler) bool { return len(s.errand) > 0 })
+		if !busy && slices.ContainsFunc(w.slots, w.orphaned) {
+			w.note(w.adopt(nil, 0))
+			busy = true
+		}
 		if left = w.restless(); len(left) == 0 && !busy && w.releaseUnderWay() == nil {
 			return
 		}
