@@ -262,22 +262,35 @@ func (h *history) replacementsOf(pod *corev1.Pod) []string {
 
 // dump tells of every pod, for a test that failed.
 func (h *history) dump() string {
+	return strings.Join(h.story(func(*corev1.Pod) bool { return true }), "")
+}
+
+// story is what was seen of some pods, a line for each moment.
+func (h *history) story(is func(*corev1.Pod) bool) []string {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	var b strings.Builder
+	var lines []string
 	for _, m := range h.moments {
 		p := m.pod
-		fmt.Fprintf(&b, "%s %s %s %s: worker=%q done=%q hold=%q tracked=%t", m.at.Format("05.000"), m.EventType, p.Name, p.Status.Phase,
+		if !is(p) {
+			continue
+		}
+		var b strings.Builder
+		fmt.Fprintf(&b, "%s %s %s %s: worker=%q done=%q hold=%q tracked=%t", m.at.Format("04:05.000"), m.EventType, p.Name, p.Status.Phase,
 			p.Labels[requeue.LabelWorker], p.Labels[requeue.LabelExecutorDone], p.Labels[requeue.LabelHold], requeue.Tracked(p))
 		for name, value := range map[string]bool{"deleting": p.DeletionTimestamp != nil, "gated": requeue.Gated(p), "committed": requeue.Committed(p),
-			"detached": requeue.Detached(p), "discarded": requeue.Discarded(p), "finalizer": slices.Contains(p.Finalizers, requeue.Finalizer)} {
+			"detached": requeue.Detached(p), "discarded": requeue.Discarded(p), "undoing": requeue.Undoing(p), "finalizer": slices.Contains(p.Finalizers, requeue.Finalizer)} {
 			if value {
 				b.WriteString(" " + name)
 			}
 		}
+		if m.EventType == watch.Added {
+			b.WriteString(" created " + p.CreationTimestamp.UTC().Format("04:05"))
+		}
 		b.WriteString(" " + p.Annotations[requeue.AnnotationReason] + "\n")
+		lines = append(lines, b.String())
 	}
-	return b.String()
+	return lines
 }
 
 // eventsOn lists the Events on a pod, as "reason: note".

@@ -17,6 +17,7 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/kubernetes/scheme"
+	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/events"
 
 	"github.com/airflow-requeue/airflow-requeue/pkg/requeue"
@@ -103,9 +104,11 @@ func (w *world) start(disturb ...func(*process)) *process {
 // wired is a client of the API server over the wire.
 func (w *world) wired(c *wire) kubernetes.Interface {
 	w.t.Helper()
-	config := servers.Config()
+	config := rest.CopyConfig(w.config)
 	config.Wrap(func(next http.RoundTripper) http.RoundTripper {
-		c.next = next
+		if c.next = next; c.via != nil {
+			c.next = c.via(next)
+		}
 		return c
 	})
 	client, err := kubernetes.NewForConfig(config)
@@ -136,6 +139,8 @@ type wire struct {
 	strip bool
 	// any is called before any request is sent, also those that are not about pods; an error is all that comes of it.
 	any func(*http.Request) error
+	// via puts more between the process and the API server.
+	via func(next http.RoundTripper) http.RoundTripper
 
 	mu     sync.Mutex
 	dead   bool
@@ -304,6 +309,8 @@ type tap struct {
 	bell *bell
 	// after is called when the n-th row (1 is the first) was read, before the watcher gets it.
 	after func(n int, ref requeue.Ref)
+	// saw is called with each row that was read, before the watcher gets it; one that is not there is empty.
+	saw func(ref requeue.Ref, task requeue.TaskInstance)
 
 	mu     sync.Mutex
 	broken error
@@ -330,6 +337,9 @@ func (t *tap) Get(ctx context.Context, ref requeue.Ref) (requeue.TaskInstance, b
 	task, found, err := t.Rows.Get(ctx, ref)
 	if t.after != nil && ref.DagID != "" {
 		t.after(n, ref)
+	}
+	if t.saw != nil && err == nil && ref.DagID != "" {
+		t.saw(ref, task)
 	}
 	return task, found, err
 }

@@ -17,6 +17,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
 
 	"github.com/airflow-requeue/airflow-requeue/internal/airflowdb"
 	"github.com/airflow-requeue/airflow-requeue/internal/executor"
@@ -34,6 +35,7 @@ const patience = time.Minute
 type world struct {
 	t         *testing.T
 	ctx       context.Context
+	config    *rest.Config
 	client    kubernetes.Interface
 	namespace string
 	db        *airflowdb.DB
@@ -51,8 +53,14 @@ type world struct {
 
 func newWorld(t *testing.T) *world {
 	t.Helper()
+	return newWorldOn(t, servers.Config(), newClock(t.Context()))
+}
+
+// newWorldOn is a world whose watchers have that clock, and all of it that connection.
+func newWorldOn(t *testing.T, config *rest.Config, clock *runningClock) *world {
+	t.Helper()
 	ctx := t.Context()
-	client, err := kubernetes.NewForConfig(servers.Config())
+	client, err := kubernetes.NewForConfig(config)
 	require.NoError(t, err)
 	ns, err := client.CoreV1().Namespaces().Create(ctx, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{GenerateName: "airflow-"}}, metav1.CreateOptions{})
 	require.NoError(t, err)
@@ -61,11 +69,11 @@ func newWorld(t *testing.T) *world {
 	db, err := airflowdb.Create(ctx, filepath.Join(t.TempDir(), "airflow.db"), string(ddl))
 	require.NoError(t, err)
 	t.Cleanup(func() { _ = db.Close() })
-	w := &world{t: t, ctx: ctx, client: client, namespace: ns.Name, db: db, policy: requeue.DefaultPolicy(), ttl: time.Hour,
+	w := &world{t: t, ctx: ctx, config: config, client: client, namespace: ns.Name, db: db, policy: requeue.DefaultPolicy(), ttl: time.Hour,
 		keys:      requeue.Keys{Current: "k1", Secrets: map[string][]byte{"k1": make([]byte, requeue.MinKeyBytes)}},
 		kubelet:   kubelet.New(client, kubelet.Options{Namespace: ns.Name, GarbageCollection: -1}),
 		scheduler: executor.Scheduler{Client: client, Namespace: ns.Name, JobID: 1},
-		clock:     newClock(ctx), bell: newBell()}
+		clock:     clock, bell: newBell()}
 	w.sealer = w.sealerWith(w.keys)
 	w.history = newHistory(w)
 	w.executor = w.watchAsExecutor(1)
