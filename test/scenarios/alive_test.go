@@ -1,0 +1,3 @@
+package scenarios
+
+func alive() []scenario { return nil }
