@@ -11,6 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/kubernetes"
 
 	"github.com/airflow-requeue/airflow-requeue/internal/executor"
@@ -61,10 +62,20 @@ func (s *stage) untilLetGo(pod *corev1.Pod) *corev1.Pod {
 		if len(moments) == 0 {
 			return false
 		}
-		last = moments[len(moments)-1].pod
-		return !requeue.Tracked(last) && !slices.Contains(last.Finalizers, requeue.Finalizer)
+		moment := moments[len(moments)-1]
+		last = moment.pod
+		// The last event of a terminating pod carries the labels of before the patch that let it go.
+		return moment.EventType == watch.Deleted || s.version(last) >= s.version(pod) && !requeue.Tracked(last) && !slices.Contains(last.Finalizers, requeue.Finalizer)
 	})
 	return last
+}
+
+// version is a pod's resourceVersion, which grows.
+func (s *stage) version(pod *corev1.Pod) int {
+	s.T.Helper()
+	n, err := strconv.Atoi(pod.ResourceVersion)
+	require.NoError(s.T, err)
+	return n
 }
 
 // replacements are all pods that ever claimed to replace a pod, as they were seen last.
@@ -95,9 +106,19 @@ func (s *stage) untilFree(pod *corev1.Pod) *corev1.Pod {
 	return replacement
 }
 
-// replaced waits for a pod to be replaced, for that reason and with that in its Event, and returns the replacement,
-// which may run. It looks at both pods whole, and at the order of the five writes.
+// replaced waits for a pod to be replaced, for that reason and with that in the Events on both, and returns the
+// replacement, which may run.
 func (s *stage) replaced(pod *corev1.Pod, reason requeue.Reason, note string) *corev1.Pod {
+	s.T.Helper()
+	replacement := s.takenOver(pod, reason, note)
+	s.tells(pod, corev1.EventTypeNormal, reason, "Requeue: Replaced by "+replacement.Name+": ", note)
+	s.tells(replacement, corev1.EventTypeNormal, reason, "Requeue: Replaces "+pod.Name+": ", note)
+	return replacement
+}
+
+// takenOver is replaced without the Events: a create that was made before tells nothing any more. It looks at both pods
+// whole, and at the order of the five writes.
+func (s *stage) takenOver(pod *corev1.Pod, reason requeue.Reason, note string) *corev1.Pod {
 	s.T.Helper()
 	replacement, old := s.untilFree(pod), s.untilLetGo(pod)
 	first := s.history.of(pod.Name)[0].pod // as the webhook stamped it
@@ -122,17 +143,15 @@ func (s *stage) replaced(pod *corev1.Pod, reason requeue.Reason, note string) *c
 	assert.Equal(s.T, requeue.HoldValue, old.Labels[requeue.LabelHold], "the hold stays as a tombstone")
 	assert.Equal(s.T, "True", old.Labels[requeue.LabelExecutorDone])
 	assert.NotContains(s.T, old.Labels, requeue.LabelWorker)
-	assert.Contains(s.T, old.Labels, requeue.LabelReplaced)
 	assert.Equal(s.T, string(reason), old.Annotations[requeue.AnnotationReason])
 	assert.Contains(s.T, old.Annotations[requeue.AnnotationMessage], note)
-	assert.NotEmpty(s.T, old.Annotations[requeue.AnnotationReplacedAt])
 	if old.DeletionTimestamp != nil {
 		s.untilGone(old)
 	} else {
 		assert.NotNil(s.T, s.history.latest(old.Name), "it is kept for its logs")
+		assert.Contains(s.T, old.Labels, requeue.LabelReplaced)
+		assert.NotEmpty(s.T, old.Annotations[requeue.AnnotationReplacedAt])
 	}
-	s.tells(pod, corev1.EventTypeNormal, reason, "Requeue: Replaced by "+replacement.Name+": ", note)
-	s.tells(replacement, corev1.EventTypeNormal, reason, "Requeue: Replaces "+pod.Name+": ", note)
 	s.ordered(pod, replacement)
 	return replacement
 }
@@ -143,12 +162,11 @@ func (s *stage) ordered(old, replacement *corev1.Pod) {
 	s.T.Helper()
 	born := s.history.of(replacement.Name)[0].pod
 	assert.True(s.T, requeue.Gated(born) && !requeue.Committed(born) && requeue.Held(born) && !requeue.Attached(born), "it is born gated")
+	const letGo = "let go"
 	version := func(name, what string, is func(*corev1.Pod) bool) int {
 		for _, m := range s.history.of(name) {
-			if is(m.pod) {
-				n, err := strconv.Atoi(m.pod.ResourceVersion)
-				require.NoError(s.T, err)
-				return n
+			if is(m.pod) || what == letGo && m.EventType == watch.Deleted {
+				return s.version(m.pod)
 			}
 		}
 		require.FailNow(s.T, "never seen: "+what)
@@ -156,7 +174,7 @@ func (s *stage) ordered(old, replacement *corev1.Pod) {
 	}
 	detached := version(old.Name, "detached", requeue.Detached)
 	committed := version(replacement.Name, "committed", requeue.Committed)
-	stripped := version(old.Name, "let go", func(p *corev1.Pod) bool { return !requeue.Tracked(p) })
+	stripped := version(old.Name, letGo, func(p *corev1.Pod) bool { return !requeue.Tracked(p) })
 	ungated := version(replacement.Name, "free", func(p *corev1.Pod) bool { return !requeue.Gated(p) })
 	assert.Less(s.T, detached, committed, "detached, then committed")
 	assert.Less(s.T, committed, stripped, "committed, then let go")
@@ -186,8 +204,10 @@ func (s *stage) released(pod *corev1.Pod) *corev1.Pod {
 	assert.NotContains(s.T, last.Labels, requeue.LabelHold)
 	assert.NotContains(s.T, last.Labels, requeue.LabelExecutorDone)
 	assert.NotEmpty(s.T, last.Labels[requeue.LabelWorker])
-	for _, m := range s.history.of(pod.Name) {
-		assert.Equal(s.T, requeue.Held(m.pod), slices.Contains(m.pod.Finalizers, requeue.Finalizer), "hold and finalizer go in one patch")
+	if last.DeletionTimestamp == nil {
+		for _, m := range s.history.of(pod.Name) {
+			assert.Equal(s.T, requeue.Held(m.pod), slices.Contains(m.pod.Finalizers, requeue.Finalizer), "hold and finalizer go in one patch")
+		}
 	}
 	assert.Empty(s.T, s.replacements(pod))
 	return last

@@ -6,12 +6,7 @@ import (
 	"github.com/airflow-requeue/airflow-requeue/internal/executor"
 )
 
-const (
-	node = "node-a"
-
-	unavailable = "failed to pull and unpack image: failed with status code [manifests latest]: 503 Service Unavailable"
-	missing     = `rpc error: code = NotFound desc = failed to pull and unpack image "apache/airflow": not found`
-)
+const node = "node-a"
 
 // creating is a task's pod whose containers are being made.
 func (s *stage) creating(task executor.Task) *corev1.Pod {

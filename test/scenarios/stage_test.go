@@ -45,6 +45,7 @@ func install(t testing.TB, servers *controlplane.ControlPlane, built programs) *
 	t.Helper()
 	w := world.New(t, servers.Config(), ddl)
 	i := &installation{World: w, servers: servers, programs: built, history: newHistory(t, w.Client, w.Namespace)}
+	w.WatchAs(2)
 	i.airflow = i.scheduler(1)
 	i.watcher = i.startWatcher(i.access(i.watcherUser()))
 	i.webhook = i.startWebhook()
