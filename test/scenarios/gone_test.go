@@ -180,7 +180,8 @@ func gone() []scenario {
 			task := s.queue()
 			pod := s.creating(task)
 			late := s.late(pod, task)
-			s.change(late, map[string]any{requeue.LabelWorker: "2"}, nil) // an adoption that found it
+			s.change(pod, map[string]any{requeue.LabelWorker: nil, requeue.LabelExecutorDone: "True"}, nil)
+			s.change(late, map[string]any{requeue.LabelWorker: "2"}, nil) // an adoption that found this one
 			s.withdraw(pod)
 			s.discarded(late, "never took the place of the one it was to replace")
 			s.untilGone(late)

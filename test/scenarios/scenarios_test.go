@@ -25,7 +25,9 @@ type scenario struct {
 func (c scenario) name() string { return c.row + " " + c.seen + ": " + c.want }
 
 // rows are the cases of the table's rows, in its order.
-func rows() []scenario { return slices.Concat(gone(), alive(), waiting(), ended()) }
+func rows() []scenario {
+	return slices.Concat(gone(), alive(), waiting(), ended(), notReplaced(), replaced())
+}
 
 // promises are the cases of the letters.
 func promises() []scenario { return nil }

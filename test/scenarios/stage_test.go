@@ -64,13 +64,22 @@ func (i *installation) scheduler(job int64) executor.Scheduler {
 // untilHolding waits for the webhook to hold: it does once it has seen a leader renew its Lease.
 func (i *installation) untilHolding(t testing.TB) {
 	t.Helper()
-	require.Eventually(t, func() bool {
-		// Asked, not created: nothing is left of it.
-		task := executor.NewTask("probe", "probe", "manual__1", time.Now().UTC())
-		task.Namespace, task.JobID = i.Namespace, 1
-		pod, err := i.airflow.Client.CoreV1().Pods(i.Namespace).Create(t.Context(), executor.Pod(task), metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}})
-		return assert.NoError(t, err) && requeue.Held(pod)
-	}, world.Patience, 200*time.Millisecond, "no pod is held")
+	require.Eventually(t, func() bool { return i.holds(t) }, world.Patience, 200*time.Millisecond, "no pod is held")
+}
+
+// untilNotHolding waits for the webhook to let pods through unheld.
+func (i *installation) untilNotHolding(t testing.TB) {
+	t.Helper()
+	require.Eventually(t, func() bool { return !i.holds(t) }, world.Patience, 200*time.Millisecond, "pods are held")
+}
+
+// holds asks whether a pod would be held; none is created.
+func (i *installation) holds(t testing.TB) bool {
+	t.Helper()
+	task := executor.NewTask("probe", "probe", "manual__1", time.Now().UTC())
+	task.Namespace, task.JobID = i.Namespace, 1
+	pod, err := i.airflow.Client.CoreV1().Pods(i.Namespace).Create(t.Context(), executor.Pod(task), metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}})
+	return assert.NoError(t, err) && requeue.Held(pod)
 }
 
 // stage is an installation as one case sees it, with the task instances that are the case's own.
