@@ -242,7 +242,7 @@ func silent(phase string, to func(*stage, executor.Task) *corev1.Pod, seen strin
 		assert.Equal(s.T, "1", left.Labels[requeue.LabelWorker])
 		lifted := s.at(pod, "the hold is lifted", func(p *corev1.Pod) bool { return !requeue.Held(p) })
 		assert.GreaterOrEqual(s.T, lifted.Sub(deleted.DeletionTimestamp.Time), overdue)
-		assert.GreaterOrEqual(s.T, s.at(pod, "let go", func(p *corev1.Pod) bool { return !requeue.Tracked(p) }).Sub(lifted), 3*time.Second)
+		assert.GreaterOrEqual(s.T, s.at(pod, "let go", func(p *corev1.Pod) bool { return !requeue.Tracked(p) }).Sub(requeue.ReleasedAt(left)), 3*time.Second)
 		assert.Empty(s.T, s.replacements(pod), "it may run still")
 		now := int64(0) // a person, or the garbage collector when the node's object is gone
 		s.do(s.Client.CoreV1().Pods(s.Namespace).Delete(s.T.Context(), pod.Name, metav1.DeleteOptions{GracePeriodSeconds: &now}))
