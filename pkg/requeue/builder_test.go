@@ -279,7 +279,8 @@ func airflow2(s *scene) {
 
 func seenQueued(t time.Time) change { return func(s *scene) { s.SeenQueued = t } }
 
-func endedFor(d time.Duration) change { return func(s *scene) { s.EndedSince = s.now.Add(-d) } }
+// seenFor says for how long the row and airflow-worker have been seen as they are.
+func seenFor(d time.Duration) change { return func(s *scene) { s.Row.Since = s.now.Add(-d) } }
 
 func spent(n int) change { return func(s *scene) { s.Spent = n } }
 
@@ -323,6 +324,20 @@ func lingering(d Decision) Decision {
 func to(worker string, d Decision) Decision {
 	d.Worker = worker
 	return d
+}
+
+// marked is a detached pod whose detach somebody has begun to undo.
+func marked(s *scene) { annotation(AnnotationUndoing, "true")(s) }
+
+// detachedAnew takes the mark off.
+func detachedAnew(d Decision) Decision {
+	d.Annotations[AnnotationUndoing] = ""
+	return d
+}
+
+// undo is the mark that comes before the undoing of a detach.
+func undo(row string) Decision {
+	return Decision{Action: Record, Row: row, Annotations: map[string]string{AnnotationUndoing: "true"}}
 }
 
 func discard(row, message string) Decision {

@@ -1,6 +1,9 @@
 package requeue
 
-import "time"
+import (
+	"cmp"
+	"time"
+)
 
 // rule is one line of the table of scenarios: it decides, or leaves the pod to the next.
 type rule struct {
@@ -36,7 +39,7 @@ func rules() []rule {
 		{"21", endedUnread},
 		{"22", runsElsewhere},
 		{"23", queuedLater},
-		{"24", adoptionUnderWay},
+		// Row 24, an adoption that is under way, holds up what rows above and below decide: see prepare.
 		{"25", notQueued},
 		{"26", mistake},
 		{"27", excludedReason},
@@ -58,27 +61,34 @@ func decide(rules []rule, in Input, policy Policy, now time.Time) Decision {
 	f.policy, _ = policy.With(f.job.Tuning)
 	for _, r := range rules {
 		if d, ok := r.decide(f); ok {
-			d.Row = r.row
+			d.Row = cmp.Or(d.Row, r.row)
 			return f.prepare(d)
 		}
 	}
 	return Decision{}
 }
 
-// prepare puts before a decision what it needs first: the undoing of a detach needs a live look for a replacement, a
-// report needs a pod that Airflow sees as Failed, a delete needs its reason on the pod.
+// prepare puts before a decision what it needs first: what gives a pod to a scheduler needs to know which one lives, the
+// undoing of a detach needs its mark on the pod and, after that, a live look for a replacement, a report needs a pod that
+// Airflow sees as Failed, a delete needs its reason on the pod.
 func (f facts) prepare(d Decision) Decision {
 	switch d.Action {
-	case Release, Report, Attach:
-		if Detached(f.pod) && !f.Siblings.Live {
+	case Release, Report, Attach, Ungate:
+		switch {
+		case f.adoptionUnderWay():
+			return Decision{Row: "24", After: time.Second}
+		case d.Action != Ungate && Detached(f.pod) && !Undoing(f.pod):
+			return Decision{Action: Record, Annotations: map[string]string{AnnotationUndoing: "true"}, Row: d.Row}
+		case d.Action != Ungate && Detached(f.pod) && !f.Siblings.Live:
 			return Decision{Action: Read, Need: NeedSiblings, Row: d.Row}
-		}
-		if d.Action == Report && f.phaseOpen() && (Ended(f.pod) || Gated(f.pod)) {
+		case d.Action == Report && f.phaseOpen() && (Ended(f.pod) || Gated(f.pod)):
 			d.Action = MarkFailed
 			return d
+		case d.Action == Report && f.pod.Spec.NodeName == "" && f.pod.Status.Reason == string(d.Reason) && f.pod.Status.Message != "":
+			d.Message = f.pod.Status.Message // ours: it is not to be said twice
 		}
 		d.Worker = f.worker()
-		d.Linger = d.Action != Attach && f.terminating()
+		d.Linger = f.terminating() && (d.Action == Release || d.Action == Report)
 	case Delete:
 		if f.pod.Annotations[AnnotationReason] != string(d.Reason) {
 			d.Action = Record

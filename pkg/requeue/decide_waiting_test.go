@@ -101,8 +101,14 @@ func waitingCases() []decisionCase {
 			given(onNode(), deadline(time.Minute), queued, spent(1)), after("19", 0)},
 		{"a Pending pod past its start deadline whose task instance moved on is left alone",
 			given(onNode(), deadline(time.Minute), row(state("failed"))), after("19", 0)},
-		{"a pull that fails has its grace, start deadline or not",
-			given(pulling, waitingSince(ago(time.Second), BaseContainer), deadline(time.Minute), queued), after("17", 2*time.Minute-time.Second)},
+		{"a pull that fails has its grace, whatever is left of the start deadline",
+			given(pulling, waitingSince(ago(time.Second), BaseContainer), deadline(time.Hour), queued), after("17", 2*time.Minute-time.Second)},
+		{"a pull that fails does not stretch the start deadline",
+			given(pulling, waitingSince(ago(time.Second), BaseContainer), deadline(time.Minute), queued), record("18", ReasonStartDeadline, overdue)},
+		{"a pull that fails is looked at again when the start deadline is over",
+			given(pulling, waitingSince(ago(time.Second), BaseContainer), deadline(62*time.Second), queued), after("18", 2*time.Second)},
+		{"a pull that fails has its grace, when the start deadline has no budget",
+			given(pulling, waitingSince(ago(time.Second), BaseContainer), deadline(time.Minute), queued, spent(1)), after("17", 2*time.Minute-time.Second)},
 
 		// Row 19
 		{"an unscheduled pod waits for a node", given(queued), after("19", 0)},

@@ -97,7 +97,9 @@ type Next struct {
 type Lookup struct {
 	State LookupState
 	Task  TaskInstance // with Found
-	Since time.Time    // with Unreadable: when the metadata database was first unreadable
+	// Since is, with Unreadable, when the metadata database was first unreadable; with Found, since when the row and the
+	// pod's airflow-worker have both been seen as they are.
+	Since time.Time
 }
 
 // LookupState says how the last look for a row ended.
@@ -132,7 +134,7 @@ type RefusalKind int
 // NotRefused is the zero value.
 const (
 	NotRefused    RefusalKind = iota
-	RefusedForNow             // quota, 429, 5xx
+	RefusedForNow             // quota, a conflict over it, 401, 408, 429, 5xx
 	RefusedForGood
 )
 
@@ -144,8 +146,6 @@ type Input struct {
 	Siblings Siblings
 	// SeenQueued is the queued_dttm that the watcher saw while this pod had not run yet; zero after a restart.
 	SeenQueued time.Time
-	// EndedSince is when this watcher first saw the pod ended; zero while it has not.
-	EndedSince time.Time
 	// Spent counts the other pods that were replaced in this queueing, of whichever chain.
 	Spent                int
 	NamespaceTerminating bool

@@ -42,6 +42,9 @@ func Detached(pod *corev1.Pod) bool {
 	return ok
 }
 
+// Undoing reports whether somebody is about to undo the pod's detach.
+func Undoing(pod *corev1.Pod) bool { return pod.Annotations[AnnotationUndoing] == "true" }
+
 // Reattached reports whether an adoption put airflow-worker on a detached pod.
 func Reattached(pod *corev1.Pod) bool { return Detached(pod) && pod.Labels[LabelWorker] != "" }
 

@@ -40,14 +40,16 @@ func (g generator) scene() scene {
 	g.row(&s)
 	g.siblings(&s)
 	s.SeenQueued = pick(g, time.Time{}, queuedAt(), queuedAt(), ago(time.Hour))
-	if Ended(s.Pod) {
-		s.EndedSince = pick(g, time.Time{}, ago(time.Second), ago(time.Second), ago(40*time.Second), ago(3*time.Minute))
+	if s.Row.State == Found {
+		s.Row.Since = pick(g, ago(0), ago(time.Second), ago(40*time.Second), ago(3*time.Minute))
 	}
 	s.Spent = pick(g, 0, 0, 0, 1, 2)
 	s.NamespaceTerminating = g.one(30)
-	s.Refused = pick(g, Refusal{}, Refusal{}, Refusal{}, Refusal{Kind: RefusedForGood, Message: "no"},
+	s.Refused = pick(g, Refusal{}, Refusal{}, Refusal{Kind: RefusedForGood, Message: "no"},
 		Refusal{Kind: RefusedForNow, Message: "exceeded quota", RetryAt: ago(time.Second)},
-		Refusal{Kind: RefusedForNow, Message: "exceeded quota", RetryAt: ago(-5 * time.Second)})
+		Refusal{Kind: RefusedForNow, Message: "exceeded quota", RetryAt: ago(-5 * time.Second)},
+		Refusal{Kind: RefusedForNow, Message: "exceeded quota", RetryAt: ago(-time.Minute)},
+		Refusal{Kind: RefusedForNow, Message: "exceeded quota", RetryAt: ago(-time.Minute)})
 	s.Storm = g.one(6)
 	return s
 }
@@ -118,6 +120,9 @@ func (g generator) stamps(s *scene) {
 	}
 	if g.one(3) {
 		detached(s)
+		if g.one(2) {
+			marked(s)
+		}
 	}
 	switch g.IntN(6) {
 	case 0:

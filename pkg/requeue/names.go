@@ -42,6 +42,9 @@ const (
 
 	// AnnotationDetached on a pod that is being replaced remembers the airflow-worker that was taken off it.
 	AnnotationDetached = prefix + "detached-airflow-worker"
+	// AnnotationUndoing is "true" on a detached pod that is about to come back: whoever would replace it detaches it anew
+	// first, and whoever brings it back looks for a replacement after it was written.
+	AnnotationUndoing = prefix + "undoing"
 	// AnnotationReason is the reason of the outcome that has begun (frozen: what is seen later does not change it).
 	AnnotationReason = prefix + "reason"
 	// AnnotationMessage says for people, in the kubelet's words, why.

@@ -2,6 +2,7 @@ package requeue
 
 import (
 	"slices"
+	"strconv"
 	"testing"
 	"time"
 
@@ -89,13 +90,26 @@ func promises() []promise {
 			return !Ended(s.Pod) || s.Pod.Status.Phase == corev1.PodFailed || s.Pod.Status.Phase == corev1.PodSucceeded
 		}},
 		{"a pod that lives is reported only for its seal", does(Report), func(s scene, d Decision) bool { return Ended(s.Pod) || d.Reason == ReasonTampered }},
-		{"a pod that lives is released only when its task runs in it", does(Release), func(s scene, d Decision) bool {
-			return s.Pod.Status.Phase == corev1.PodSucceeded ||
+		{"a pod that lives is released only when its task runs in it, or its node is silent", does(Release), func(s scene, d Decision) bool {
+			return s.Pod.Status.Phase == corev1.PodSucceeded || d.Reason == ReasonNodeSilent ||
 				s.Pod.Status.Phase == corev1.PodRunning && s.Row.Task.State == "running" && s.Row.Task.Hostname != "" && d.Reason == ReasonStarted
 		}},
 		{"a pod that failed is never released", does(Release), func(s scene, _ Decision) bool { return s.Pod.Status.Phase != corev1.PodFailed }},
 		{"a detach is undone only after a live look that finds no replacement", does(Release, Report, Attach, MarkFailed), func(s scene, _ Decision) bool {
 			return !Detached(s.Pod) || !Ended(s.Pod) || s.Siblings.Live && len(replacements(s)) == 0
+		}},
+		{"a detach is undone only with the mark on the pod", does(Release, Report, Attach, MarkFailed), func(s scene, _ Decision) bool {
+			return !Detached(s.Pod) || s.Pod.Annotations[AnnotationUndoing] == "true"
+		}},
+		{"while the mark is on the pod no replacement is made or committed", func(s scene, _ Decision) bool {
+			return s.Pod.Annotations[AnnotationUndoing] == "true"
+		}, func(_ scene, d Decision) bool { return d.Action != Create && d.Action != Commit }},
+		{"while row and pod name different schedulers, no scheduler is given the pod", func(s scene, _ Decision) bool {
+			w := Worker(s.Pod)
+			return w != "" && queuedHere(s) && s.Row.Task.QueuedByJobID > 0 && w != strconv.FormatInt(s.Row.Task.QueuedByJobID, 10) &&
+				s.now.Sub(s.Row.Since) < 2*time.Minute
+		}, func(_ scene, d Decision) bool {
+			return !slices.Contains([]Action{Release, Report, Attach, Ungate}, d.Action)
 		}},
 		{"a detach is undone without a report only after a refusal that may pass", does(Attach), func(s scene, _ Decision) bool {
 			return Detached(s.Pod) && s.Refused.Kind == RefusedForNow && s.Refused.RetryAt.After(s.now) && queuedHere(s)
@@ -117,7 +131,8 @@ func promises() []promise {
 			func(_ scene, d Decision) bool { return slices.Contains([]Action{Wait, Ignore, Strip}, d.Action) }},
 		{"nothing is begun in a terminating namespace", func(s scene, _ Decision) bool { return s.NamespaceTerminating },
 			func(_ scene, d Decision) bool {
-				return !slices.Contains([]Action{Detach, Create, Commit, Ungate, Delete, Record, Attach, Discard}, d.Action)
+				return !slices.Contains([]Action{Detach, Create, Commit, Ungate, Delete, Attach, Discard}, d.Action) &&
+					(d.Action != Record || d.Annotations[AnnotationUndoing] == "true")
 			}},
 		{"a pod whose seal is broken is never replaced, ungated, deleted or released",
 			func(s scene, _ Decision) bool { return s.Seal.State != SealValid && Held(s.Pod) },
@@ -148,8 +163,8 @@ func promises() []promise {
 		{"annotations are written only along with a record, a detach or a strip", func(_ scene, d Decision) bool { return len(d.Annotations) > 0 },
 			does(Record, Detach, Strip)},
 		{"no annotation is written empty: that would take it off", does(Record, Detach, Strip), func(_ scene, d Decision) bool {
-			for _, v := range d.Annotations {
-				if v == "" {
+			for k, v := range d.Annotations {
+				if v == "" && k != AnnotationUndoing {
 					return false
 				}
 			}

@@ -1,6 +1,7 @@
 package requeue
 
 import (
+	"cmp"
 	"slices"
 	"strconv"
 	"time"
@@ -143,26 +144,26 @@ func (f facts) sibling(match func(*corev1.Pod) bool) *corev1.Pod {
 	return f.Siblings.Pods[i]
 }
 
-// laterWorker returns the later of two scheduler job ids: they grow. An id that is no number gives way.
-func laterWorker(a, b string) string {
-	if b == "" {
-		return a
-	}
-	x, errX := strconv.ParseInt(a, 10, 64)
-	y, errY := strconv.ParseInt(b, 10, 64)
-	if errX != nil || errY == nil && y > x {
-		return b
-	}
-	return a
-}
-
-// worker is the airflow-worker that the pod is to carry when Airflow sees it again: the living scheduler of the row
-// where the row tells, else the pod's own.
-func (f facts) worker() string {
+// rowWorker is the scheduler job that the row names; empty where it does not tell.
+func (f facts) rowWorker() string {
 	if t := f.Row.Task; f.Row.State == Found && t.QueuedByJobID > 0 && (f.thisQueueing() || f.runsHere()) {
 		return strconv.FormatInt(t.QueuedByJobID, 10)
 	}
-	return Worker(f.pod)
+	return ""
+}
+
+// worker is the airflow-worker that the pod is to carry when Airflow sees it again: the row's where the row tells, else
+// the pod's own.
+func (f facts) worker() string { return cmp.Or(f.rowWorker(), Worker(f.pod)) }
+
+// adoptionGrace is how long the rows may lag behind the pods that a scheduler adopts.
+const adoptionGrace = 2 * time.Minute
+
+// Row 24: adoption relabels pods first and commits rows later. Which of two ids is the living scheduler's can't be told
+// from the ids: several schedulers may live, and the older may adopt.
+func (f facts) adoptionUnderWay() bool {
+	row, own := f.rowWorker(), Worker(f.pod)
+	return row != "" && own != "" && row != own && f.now.Sub(f.Row.Since) < adoptionGrace
 }
 
 // SeenQueued returns the queued_dttm to remember for a pod once its row was read: that of this queueing, if the pod has

@@ -69,21 +69,6 @@ func TestSeenQueuedIsRememberedOnceAndOnlyBeforeThePodRan(t *testing.T) {
 	}
 }
 
-func TestLaterWorker(t *testing.T) {
-	for _, c := range []struct{ name, a, b, want string }{
-		{"the greater id is the later", "7", "9", "9"},
-		{"the greater id is the later, whichever comes first", "9", "7", "9"},
-		{"ids are numbers, not words", "10", "9", "10"},
-		{"none gives way", "", "9", "9"},
-		{"to none nothing gives way", "9", "", "9"},
-		{"none and none is none", "", "", ""},
-		{"what is no number gives way", "none", "9", "9"},
-		{"to what is no number nothing gives way", "9", "x", "9"},
-	} {
-		t.Run(c.name, func(t *testing.T) { require.Equal(t, c.want, laterWorker(c.a, c.b)) })
-	}
-}
-
 func TestSameTaskInstance(t *testing.T) {
 	key := Key{DagID: "etl", TaskID: "load", RunID: "manual__1", MapIndex: -1}
 	named := all(annotation("dag_id", "etl"), annotation("task_id", "load"), annotation("run_id", "manual__1"))

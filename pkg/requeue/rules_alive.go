@@ -93,7 +93,7 @@ func leavingNode(f facts) (Decision, bool) {
 		}
 		return Decision{After: wait}, true
 	}
-	return Decision{Action: Strip, Reason: ReasonNodeSilent, Message: "node " + f.pod.Spec.NodeName + " does not answer"}, true
+	return Decision{Action: Release, Reason: ReasonNodeSilent, Message: "node " + f.pod.Spec.NodeName + " does not answer"}, true
 }
 
 // Row 15: Running otherwise: the row is not the pod's yet, or can't be told; or the phase lags behind the containers.
@@ -175,7 +175,8 @@ func startDeadline(f facts) (Decision, bool) {
 // is alive too: only an end leads on.
 func pendingOtherwise(f facts) (Decision, bool) { return Decision{}, !Ended(f.pod) }
 
-// waitOut records when a container was first seen waiting, and waits for the grace to pass.
+// waitOut records when a container was first seen waiting, and waits for the grace to pass, or for the start deadline
+// (row 18) if that comes before.
 func (f facts) waitOut(container string) (Decision, bool) {
 	// The container's name goes along: a second image gets a grace of its own.
 	at, who, _ := strings.Cut(f.pod.Annotations[AnnotationWaitingSince], " ")
@@ -184,7 +185,15 @@ func (f facts) waitOut(container string) (Decision, bool) {
 		return Decision{Action: Record, Annotations: map[string]string{AnnotationWaitingSince: FormatTime(f.now) + " " + container}}, true
 	}
 	wait := since.Add(f.policy.ImagePullGrace).Sub(f.now)
-	return Decision{After: wait}, wait > 0
+	if wait <= 0 {
+		return Decision{}, false
+	}
+	d, ok := startDeadline(f)
+	if !ok || d.Action == Wait && d.After > wait {
+		return Decision{After: wait}, true
+	}
+	d.Row = "18"
+	return d, true
 }
 
 // replaceAlive deletes a pod that is to be replaced, when the budget and a fresh row allow a replacement.

@@ -16,8 +16,6 @@ const (
 	databaseGrace = time.Minute
 	// laterPodGrace is how long an ended pod waits for the pod of a later queueing.
 	laterPodGrace = 30 * time.Second
-	// adoptionGrace is how long the rows may lag behind the pods that a scheduler adopts.
-	adoptionGrace = 2 * time.Minute
 )
 
 // Row 20: the pod succeeded and nobody disturbed it; a detached one was, whatever its DisruptionTarget says now.
@@ -83,19 +81,11 @@ func queuedLater(f facts) (Decision, bool) {
 	switch {
 	case later != nil:
 		return Decision{Action: Discard, Reason: ReasonSuperseded, Message: "queued again, for " + later.Name}, true
-	case f.now.Sub(f.EndedSince) < laterPodGrace:
+	case f.now.Sub(f.Row.Since) < laterPodGrace:
 		return Decision{After: time.Second}, true
 	default:
 		return Decision{Action: Report, Reason: ReasonNotQueued, Message: "queued again, but no later pod has come; " + describe(f.pod)}, true
 	}
-}
-
-// Row 24: adoption relabels pods first and commits rows later.
-func adoptionUnderWay(f facts) (Decision, bool) {
-	label, err := strconv.ParseInt(Worker(f.pod), 10, 64)
-	ok := err == nil && f.sameTry() && f.Row.Task.State == StateQueued && f.Row.Task.QueuedByJobID < label &&
-		f.now.Sub(f.EndedSince) < adoptionGrace
-	return Decision{After: time.Second}, ok
 }
 
 // Row 25: the row is not queued as it was for this pod.
@@ -186,7 +176,7 @@ func requeue(f facts) (Decision, bool) {
 		return Decision{Action: Attach, Reason: ReasonRefused, Message: cut(f.Refused.Message)}, true
 	case f.Refused.Kind == RefusedForNow && wait > 0:
 		return Decision{After: wait}, true
-	case !Detached(f.pod) || Reattached(f.pod):
+	case !outOfSight(f.pod):
 		return f.detach(), true
 	}
 	attempt := Attempt(f.pod) + 1

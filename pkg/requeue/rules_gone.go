@@ -3,6 +3,8 @@ package requeue
 import (
 	"cmp"
 	"time"
+
+	corev1 "k8s.io/api/core/v1"
 )
 
 // Rows 1 to 8: pods that are no longer ours, or whose end is decided.
@@ -64,7 +66,8 @@ func settled(f facts) (Decision, bool) {
 	if _, ok := f.pod.Labels[LabelHold]; ok || !Tracked(f.pod) {
 		return Decision{}, false
 	}
-	if wait := ReleasedAt(f.pod).Add(LingerFor).Sub(f.now); f.terminating() && wait > 0 {
+	// Lifted by a clock that is too far ahead, it may have been any time.
+	if wait := ReleasedAt(f.pod).Add(LingerFor).Sub(f.now); f.terminating() && wait > 0 && wait <= LingerFor+f.policy.ClockSkew {
 		return Decision{After: min(wait, LingerFor)}, true
 	}
 	return Decision{Action: Strip, Reason: ReasonSettled}, true
@@ -96,12 +99,11 @@ func replaced(f facts) (Decision, bool) {
 		return Decision{}, false
 	}
 	d := Decision{Reason: ReasonReplaced, Message: "replaced by " + r.Name, Replacement: r}
-	worker := Worker(f.pod)
 	switch {
-	case !Detached(f.pod) || Reattached(f.pod):
+	case !outOfSight(f.pod):
 		return f.detach(), true
-	case !Committed(r) || Tracked(r) && Worker(r) != laterWorker(Worker(r), worker):
-		d.Action, d.Worker = Commit, laterWorker(worker, Worker(r))
+	case !Committed(r):
+		d.Action, d.Worker = Commit, cmp.Or(Worker(r), Worker(f.pod))
 	default:
 		d.Action = Strip
 		d.Annotations = map[string]string{AnnotationReplacedAt: FormatTime(f.now)}
@@ -109,13 +111,21 @@ func replaced(f facts) (Decision, bool) {
 	return d, true
 }
 
-// detach is the first step of a requeue, and is repeated when an adoption in flight undid it.
+// outOfSight reports whether the pod is detached and stays so: a replacement may be made, and may take its place.
+func outOfSight(pod *corev1.Pod) bool { return Detached(pod) && !Reattached(pod) && !Undoing(pod) }
+
+// detach is the first step of a requeue. It is repeated when an adoption in flight put airflow-worker back, and when
+// somebody began to undo it: their write then finds the pod changed.
 func (f facts) detach() Decision {
 	reason := requeueReason(f.pod)
 	message := describe(f.pod)
-	return Decision{Action: Detach, Reason: reason, Message: message, Annotations: map[string]string{
-		AnnotationDetached: cmp.Or(Worker(f.pod), noWorker), // an adopter need not be a later job
+	annotations := map[string]string{
+		AnnotationDetached: cmp.Or(Worker(f.pod), noWorker),
 		AnnotationReason:   string(reason),
 		AnnotationMessage:  message,
-	}}
+	}
+	if Undoing(f.pod) {
+		annotations[AnnotationUndoing] = ""
+	}
+	return Decision{Action: Detach, Reason: reason, Message: message, Annotations: annotations}
 }

@@ -1,6 +1,7 @@
 package requeue
 
 import (
+	"fmt"
 	"reflect"
 	"slices"
 	"strconv"
@@ -17,7 +18,10 @@ type world struct {
 	scene
 	row    Lookup // as the metadata database has it
 	writes []Action
-	gone   bool
+	// view is the row and airflow-worker as seen last.
+	view      string
+	viewSince time.Time
+	gone      bool
 }
 
 func worldOf(s scene) *world {
@@ -38,9 +42,6 @@ func worldOf(s scene) *world {
 // forget makes the next decision ask for what it needs.
 func (w *world) forget() {
 	w.Row, w.Siblings.Live = Lookup{}, false
-	if w.EndedSince.IsZero() && Ended(w.Pod) {
-		w.EndedSince = w.now
-	}
 }
 
 // step decides once and does it. It reports false when nothing more is to come without an event.
@@ -56,7 +57,12 @@ func (w *world) step(t *testing.T) bool {
 		return false
 	case Read:
 		if d.Need == NeedRow {
-			w.Row = w.row
+			if view := fmt.Sprint(w.row.Task, Worker(w.Pod)); view != w.view {
+				w.view, w.viewSince = view, w.now
+			}
+			if w.Row = w.row; w.Row.State == Found {
+				w.Row.Since = w.viewSince
+			}
 		} else {
 			w.Siblings.Live = true
 		}

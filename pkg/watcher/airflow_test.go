@@ -236,10 +236,11 @@ func TestAHeldPodThatIsAdoptedIsReplacedUnderTheNewScheduler(t *testing.T) {
 	require.Equal(t, []string{pod.Name}, adopted)
 	_, err = w.kubelet.Reject(t.Context(), pod, "NodeAffinity", "no")
 	require.NoError(t, err)
-	// The rows are committed seconds after the pods were relabelled; until then nothing is decided.
+	// The rows are committed seconds after the pods were relabelled; until then the replacement does not run.
+	w.untilUntracked(pod.Name)
 	began := w.clock.Now()
 	w.passing(time.Second, "ten seconds", func() bool { return w.clock.Since(began) > 10*time.Second })
-	require.False(t, requeue.Detached(w.now(pod.Name)))
+	require.True(t, requeue.Gated(w.now(pod.Name+"-r1")))
 	w.row(task, func(row *requeue.TaskInstance) { row.QueuedByJobID = 2 })
 	w.passing(time.Second, "the replacement", func() bool { return isFree(w.history.latest(pod.Name + "-r1")) })
 	require.Equal(t, "2", w.now(pod.Name + "-r1").Labels[requeue.LabelWorker])
@@ -259,6 +260,7 @@ func TestAnAdoptionThatNeverCommitsItsRowIsWaitedForTwoMinutes(t *testing.T) {
 	require.NoError(t, err)
 	w.passing(15*time.Second, "the replacement", func() bool { return isFree(w.history.latest(pod.Name + "-r1")) })
 	require.GreaterOrEqual(t, w.clock.Since(began), 2*time.Minute)
+	require.Equal(t, "1", w.now(pod.Name + "-r1").Labels[requeue.LabelWorker], "the next to adopt looks for what the row names")
 }
 
 func TestTheGateComesOffUnderTheSchedulerThatTheRowNames(t *testing.T) {
@@ -272,7 +274,8 @@ func TestTheGateComesOffUnderTheSchedulerThatTheRowNames(t *testing.T) {
 	require.Equal(t, "1", w.now(pod.Name + "-r1").Labels[requeue.LabelWorker])
 	w.row(task, func(row *requeue.TaskInstance) { row.QueuedByJobID = 2 }) // adopted when it was listed, before the detach
 	goOn()
-	require.Equal(t, "2", w.untilFree(pod.Name + "-r1").Labels[requeue.LabelWorker])
+	w.passing(time.Second, "the gate comes off", func() bool { return isFree(w.history.latest(pod.Name + "-r1")) })
+	require.Equal(t, "2", w.now(pod.Name + "-r1").Labels[requeue.LabelWorker])
 	w.nothingSeen()
 }
 
@@ -286,7 +289,7 @@ func TestAReportReachesTheSchedulerThatTheRowNames(t *testing.T) {
 	require.NoError(t, err)
 	second := w.watchAsExecutor(2)
 	w.run()
-	w.eventually("the living scheduler sees the failure", func() bool {
+	w.passing(time.Second, "the living scheduler sees the failure", func() bool {
 		return slices.Equal(second.saw(), []string{"failed " + pod.Name})
 	})
 	require.Equal(t, "2", w.now(pod.Name).Labels[requeue.LabelWorker])

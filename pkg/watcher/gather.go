@@ -63,7 +63,7 @@ func (w *Watcher) gather(ctx context.Context, p *heldPod, created *corev1.Pod) (
 		if m.unknownSince.IsZero() && in.Seal.State == requeue.SealUnknownKey {
 			m.unknownSince = now
 		}
-		in.SeenQueued, in.EndedSince, in.Seal.Since, in.Refused = m.seenQueued, m.endedSince, m.unknownSince, m.refused
+		in.SeenQueued, in.Seal.Since, in.Refused = m.seenQueued, m.unknownSince, m.refused
 		in.NamespaceTerminating = in.NamespaceTerminating || m.terminating
 	})
 	return in, nil
@@ -111,6 +111,7 @@ func (w *Watcher) readRow(ctx context.Context, in *requeue.Input) error {
 		return nil
 	}
 	in.Row = requeue.Lookup{State: requeue.Found, Task: task}
+	w.memory.of(in.Pod.UID, func(m *podMemory) { in.Row.Since = m.saw(task, requeue.Worker(in.Pod), now) })
 	in.Spent = w.memory.spent(queueingOf(in.Seal.Job, task.QueuedAt), in.Pod.UID)
 	in.SeenQueued = requeue.SeenQueued(*in, w.opts.Policy)
 	w.memory.of(in.Pod.UID, func(m *podMemory) { m.seenQueued = in.SeenQueued })

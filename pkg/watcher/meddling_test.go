@@ -248,7 +248,8 @@ func (s *scene) checkEndsUnder(worker string) {
 		running(runner.Name)(row)
 		row.QueuedByJobID = 2
 	})
-	runner = s.untilUntracked(runner.Name)
+	s.passing(time.Second, "its release", func() bool { return !requeue.Tracked(s.history.latest(runner.Name)) })
+	runner = s.now(runner.Name)
 	require.Equal(s.t, worker, runner.Labels[requeue.LabelWorker])
 	require.NotContains(s.t, runner.Labels, requeue.LabelHold)
 }

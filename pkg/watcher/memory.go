@@ -24,10 +24,26 @@ type podMemory struct {
 	endedSince   time.Time // first seen ended
 	unknownSince time.Time // first seen signed with an unknown key
 	unreadSince  time.Time // its row could not be read since; zero while it can be
+	view         view      // the row and airflow-worker, as seen last
+	viewSince    time.Time
 	refused      requeue.Refusal
 	refusals     int
 	terminating  bool   // a create was answered that the namespace is terminating
 	written      string // resourceVersion of our own last write
+}
+
+// view is what an adoption changes in two steps.
+type view struct {
+	row    requeue.TaskInstance
+	worker string
+}
+
+// saw takes note of a pod's row and airflow-worker, and returns since when both have been seen so.
+func (p *podMemory) saw(row requeue.TaskInstance, worker string, now time.Time) time.Time {
+	if v := (view{row, worker}); p.viewSince.IsZero() || v != p.view {
+		p.view, p.viewSince = v, now
+	}
+	return p.viewSince
 }
 
 // unread takes the outcome of a read of the pod's row, and returns since when the ended pod waits for one. The row of one

@@ -116,8 +116,8 @@ func TestAReplacementThatIsRefusedForGoodMakesAReport(t *testing.T) {
 			require.NotContains(t, pod.Labels, requeue.LabelHold)
 			w.seenOnly("failed " + pod.Name)
 			w.untilEvent(pod, "Refused", "replacements are not wanted here")
-			require.Equal(t, []string{"PATCH " + pod.Name, "POST", "LIST", "PATCH " + pod.Name}, p.wire.requests(),
-				"one try, and a live look for a replacement before the detach is undone")
+			require.Equal(t, []string{"PATCH " + pod.Name, "POST", "PATCH " + pod.Name, "LIST", "PATCH " + pod.Name}, p.wire.requests(),
+				"one try, and a mark and a live look for a replacement before the detach is undone")
 			require.Len(t, w.pods(task), 1)
 		})
 	}

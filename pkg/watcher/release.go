@@ -72,7 +72,8 @@ func (r *releaser) pass(ctx context.Context) (left int, err error) {
 			failed.add(err)
 			continue
 		}
-		// What was never committed goes first: its predecessor is released as if there had been no replacement.
+		// What was never committed goes first: its predecessor is released as if there had been no replacement. Then each
+		// pod goes before its replacement.
 		slices.SortStableFunc(pods, func(a, b corev1.Pod) int { return cmp.Compare(rank(&a), rank(&b)) })
 		byUID := map[string]*corev1.Pod{} // pointers into the sorted list
 		for i := range pods {
@@ -80,6 +81,9 @@ func (r *releaser) pass(ctx context.Context) (left int, err error) {
 		}
 		for i := range pods {
 			gone, err := r.release(ctx, &pods[i], byUID)
+			if gone || apierrors.IsNotFound(err) {
+				delete(byUID, string(pods[i].UID))
+			}
 			switch {
 			case apierrors.IsNotFound(err):
 			case errors.Is(err, errStale):
@@ -117,9 +121,9 @@ func (f *failures) err() error {
 
 func rank(pod *corev1.Pod) int {
 	if neverCommitted(pod) {
-		return 0
+		return -1
 	}
-	return 1
+	return requeue.Attempt(pod)
 }
 
 func neverCommitted(pod *corev1.Pod) bool {
@@ -158,11 +162,14 @@ func (r *releaser) replacementOf(ctx context.Context, pod *corev1.Pod) (*corev1.
 	return found, nil
 }
 
-// release takes a pod one step further; gone says that nothing of ours is left on it.
+// release takes a pod one step further; gone says that nothing of ours is left on it. byUID has the pods of this pass that
+// are still tracked.
 func (r *releaser) release(ctx context.Context, pod *corev1.Pod, byUID map[string]*corev1.Pod) (gone bool, err error) {
 	now := r.opts.Clock.Now()
 	_, held := pod.Labels[requeue.LabelHold]
 	switch {
+	case byUID[requeue.RequeueOf(pod)] != nil && !neverCommitted(pod):
+		return false, nil // with this pod gone, nobody would find that one's replacement: Airflow would see two ends
 	case requeue.Discarded(pod) || requeue.Revoked(pod):
 		return r.let(ctx, pod, "finalizer dropped", &r.done.Stripped)
 	case !held && pod.DeletionTimestamp != nil && now.Sub(requeue.ReleasedAt(pod)) < requeue.LingerFor:
@@ -177,8 +184,14 @@ func (r *releaser) release(ctx context.Context, pod *corev1.Pod, byUID map[strin
 	return r.lift(ctx, pod, now)
 }
 
-// undo brings a detached pod back, unless its replacement is in place: then the pod stays a tombstone.
+// undo brings a detached pod back, unless its replacement is in place: then the pod stays a tombstone. A watcher that
+// would replace the pod finds the mark, or has made the replacement before the look for one.
 func (r *releaser) undo(ctx context.Context, pod *corev1.Pod, now time.Time) (gone bool, err error) {
+	if !requeue.Undoing(pod) {
+		if pod, err = r.annotate(ctx, pod, map[string]string{requeue.AnnotationUndoing: "true"}); err != nil {
+			return false, err
+		}
+	}
 	replacement, err := r.replacementOf(ctx, pod)
 	switch {
 	case err != nil:

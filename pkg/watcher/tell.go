@@ -43,7 +43,7 @@ func (w *Watcher) tell(in requeue.Input, d requeue.Decision) {
 
 // tellReplaced says that a pod was replaced, on both pods.
 func (w *Watcher) tellReplaced(in requeue.Input, d requeue.Decision, replacement *corev1.Pod) {
-	w.metrics.requeued(d.Reason, w.clock.Since(in.EndedSince))
+	w.memory.of(in.Pod.UID, func(m *podMemory) { w.metrics.requeued(d.Reason, w.clock.Since(m.endedSince)) })
 	w.log.Info("pod replaced", append(w.attrs(in, d), slog.String("replacement", replacement.Name), slog.Int("attempt", d.Next.Attempt))...)
 	w.event(in.Pod, replacement, corev1.EventTypeNormal, d.Reason, "Requeue", "Replaced by "+replacement.Name+": "+d.Message)
 	w.event(replacement, in.Pod, corev1.EventTypeNormal, d.Reason, "Requeue", "Replaces "+in.Pod.Name+": "+d.Message)

@@ -111,6 +111,7 @@ func reattach(p *patch, worker string) {
 	if requeue.Detached(p.pod) {
 		p.label(requeue.LabelExecutorDone, "")
 		p.annotate(requeue.AnnotationDetached, "")
+		p.annotate(requeue.AnnotationUndoing, "")
 	}
 }
 
@@ -209,7 +210,9 @@ func refusal(err error) (kind requeue.RefusalKind, namespaceTerminating, ok bool
 	case apierrors.HasStatusCause(err, corev1.NamespaceTerminatingCause):
 		return requeue.RefusedForGood, true, true
 	case code == http.StatusForbidden && strings.Contains(err.Error(), "exceeded quota"),
-		code == http.StatusTooManyRequests, code >= http.StatusInternalServerError:
+		code == http.StatusConflict, // creates that race for a quota's usage
+		code == http.StatusUnauthorized, code == http.StatusRequestTimeout, code == http.StatusTooManyRequests,
+		code >= http.StatusInternalServerError:
 		return requeue.RefusedForNow, false, true
 	default:
 		return requeue.RefusedForGood, false, true
