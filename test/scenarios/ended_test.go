@@ -117,7 +117,17 @@ func ended() []scenario {
 			s.sawNothing()
 		}},
 
-		{row: "24", seen: "queued, same try, adopted by job 2, and the row says so after a while", want: "wait, then go on under job 2", play: func(s *stage) {
+		{row: "24", seen: "runs here, adopted by job 2, and the row says so after a while", want: "wait, then release to job 2", play: func(s *stage) {
+			task := s.queue()
+			pod := s.running(task)
+			s.adopt(task, pod)
+			s.row(task, runs(pod.Name))
+			s.stays(s.live(pod))
+			s.row(task, func(row *requeue.TaskInstance) { runs(pod.Name)(row); row.QueuedByJobID = 2 })
+			assert.Equal(s.T, "2", s.released(pod).Labels[requeue.LabelWorker])
+			s.sawNothing()
+		}},
+		{row: "24", seen: "queued, adopted by job 2, and the row says so after a while", want: "replace, ungate when the row says job 2", play: func(s *stage) {
 			task := s.queue()
 			pod := s.submit(task)
 			s.adopt(task, pod)
@@ -128,7 +138,7 @@ func ended() []scenario {
 			assert.Equal(s.T, "2", replacement.Labels[requeue.LabelWorker])
 			s.sawNothing()
 		}},
-		{row: "24", seen: "queued, same try, adopted by job 2, and the row never says so", want: "wait 2 min, then go on under the row's job", grace: 2 * time.Minute, play: func(s *stage) {
+		{row: "24", seen: "queued, adopted by job 2, and the row never says so", want: "replace, ungate after 2 min under the row's job", grace: 2 * time.Minute, play: func(s *stage) {
 			task := s.queue()
 			pod := s.submit(task)
 			s.adopt(task, pod)
@@ -139,7 +149,7 @@ func ended() []scenario {
 			assert.Equal(s.T, "1", replacement.Labels[requeue.LabelWorker])
 			s.sawNothing()
 		}},
-		{row: "24", seen: "queued, same try, adopted by job 2, and the failure is real", want: "wait, then report to job 2", play: func(s *stage) {
+		{row: "24", seen: "queued, adopted by job 2, and the failure is real", want: "wait, then report to job 2", play: func(s *stage) {
 			task := s.queue()
 			pod := s.running(task)
 			s.adopt(task, pod)

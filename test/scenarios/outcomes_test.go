@@ -78,10 +78,9 @@ func notReplaced() []scenario {
 		{row: "25", seen: "row running where it ran, Failed", want: "report, Started", play: func(s *stage) {
 			task := s.queue()
 			pod := s.creating(task)
-			s.row(task, func(row *requeue.TaskInstance) { runs(pod.Name)(row); row.QueuedByJobID = 2 })
+			s.row(task, runs(pod.Name))
 			s.ok(s.Kubelet.Fail(s.T.Context(), pod)) // all within a second: its kubelet never said Running
-			last := s.reported(pod, requeue.ReasonStarted, "the task ran; container base: Error, exit code 1")
-			assert.Equal(s.T, "2", last.Labels[requeue.LabelWorker], "it reaches the living scheduler")
+			s.reported(pod, requeue.ReasonStarted, "the task ran; container base: Error, exit code 1")
 			s.saw("failed " + pod.Name)
 		}},
 		{row: "25", seen: "row running where it ran, Failed, del", want: "report, Started: the hold is lifted, 3 s later the finalizer", play: func(s *stage) {
@@ -199,7 +198,7 @@ func notReplaced() []scenario {
 			s.saw("failed " + pod.Name)
 		}},
 
-		{row: "30", seen: "create refused for good, 403", want: "report, Refused", play: func(s *stage) { s.refusedForGood(metav1.StatusReasonForbidden) }},
-		{row: "30", seen: "create refused for good, 422", want: "report, Refused", play: func(s *stage) { s.refusedForGood(metav1.StatusReasonInvalid) }},
+		{row: "30", seen: "create refused for good, 403", want: "report, Refused", play: func(s *stage) { s.refusedForGood(metav1.StatusReasonForbidden, "row30") }},
+		{row: "30", seen: "create refused for good, 422", want: "report, Refused", play: func(s *stage) { s.refusedForGood(metav1.StatusReasonInvalid, "row30") }},
 	}
 }

@@ -29,9 +29,6 @@ func rows() []scenario {
 	return slices.Concat(gone(), alive(), waiting(), ended(), notReplaced(), replaced())
 }
 
-// promises are the cases of the letters.
-func promises() []scenario { return nil }
-
 // on plays a case on an installation.
 func (c scenario) on(t testing.TB, i *installation, patience time.Duration) {
 	t.Helper()

@@ -146,6 +146,14 @@ func waiting() []scenario {
 			s.replaced(pod, requeue.ReasonStartDeadline, "Pending for longer than the start deadline of "+patience.String())
 			s.sawNothing()
 		}},
+		{row: "18", seen: "Pending longer than start-deadline, while row 17 waits for its grace", want: "delete, StartDeadline; at its end requeue", grace: patience, play: func(s *stage) {
+			pod := s.creating(s.queue(tuned(requeue.AnnotationStartDeadline, patience.String())))
+			s.ok(s.Kubelet.Waiting(s.T.Context(), pod, "ErrImagePull", unavailable))
+			pod = s.deleted(pod, requeue.ReasonStartDeadline, "Pending for longer than the start deadline of "+patience.String())
+			s.do(s.Kubelet.Terminate(s.T.Context(), pod, 137))
+			s.replaced(pod, requeue.ReasonStartDeadline, "Pending for longer than the start deadline of "+patience.String())
+			s.sawNothing()
+		}},
 		{row: "18", seen: "Pending longer than start-deadline, row queued by a later queueing", want: "wait", grace: patience, play: func(s *stage) {
 			task := s.queue(tuned(requeue.AnnotationStartDeadline, patience.String()))
 			pod := s.creating(task)
