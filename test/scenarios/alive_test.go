@@ -89,8 +89,8 @@ func alive() []scenario {
 			s.neverRan(late)
 			s.sawNothing()
 		}},
-		{row: "10", seen: "our gate is on, row failed", want: "delete, hold kept, Superseded; at its end report", play: func(s *stage) {
-			task := s.queue(patient("3s"))
+		{row: "10", seen: "our gate is on, row failed", want: "delete, hold kept, Superseded; at its end report", grace: 20 * time.Second, play: func(s *stage) {
+			task := s.queue(patient("20s"))
 			pod := s.gated(task)
 			s.row(task, state("failed"))
 			s.deleted(pod, requeue.ReasonSuperseded, "no longer queued as it was for this pod")
@@ -99,8 +99,8 @@ func alive() []scenario {
 			s.neverRan(pod)
 			s.saw("failed " + pod.Name)
 		}},
-		{row: "10", seen: "our gate is on, row queued again with a pod of its own", want: "delete, hold kept, Superseded; at its end discard", play: func(s *stage) {
-			task := s.queue(patient("3s"))
+		{row: "10", seen: "our gate is on, row queued again with a pod of its own", want: "delete, hold kept, Superseded; at its end discard", grace: 20 * time.Second, play: func(s *stage) {
+			task := s.queue(patient("20s"))
 			pod := s.gated(task)
 			later := s.submit(s.queueAgain(task, time.Minute))
 			s.deleted(pod, requeue.ReasonSuperseded, "no longer queued as it was for this pod")
@@ -111,7 +111,7 @@ func alive() []scenario {
 			s.sawNothing()
 		}},
 		{row: "10", seen: "our gate is on, row 29 applies", want: "delete, hold kept, Superseded", alone: true, grace: time.Minute, play: func(s *stage) {
-			task := s.queue(patient("10s"), func(task *executor.Task) { task.TokenLifetime = 90 * time.Second })
+			task := s.queue(patient("25s"), func(task *executor.Task) { task.TokenLifetime = 90 * time.Second })
 			pod := s.gated(task)
 			s.withoutWatcher(func() {
 				s.eventually("less than 30 s of the token are left", func() bool { return time.Since(task.QueuedAt) > 61*time.Second })
@@ -122,11 +122,11 @@ func alive() []scenario {
 			s.saw("failed " + pod.Name)
 		}},
 
-		{row: "11", seen: "our gate is on", want: "wait until its backoff is over, then ungate", play: func(s *stage) {
-			pod := s.gated(s.queue(patient("8s")))
+		{row: "11", seen: "our gate is on", want: "wait until its backoff is over, then ungate", grace: 20 * time.Second, play: func(s *stage) {
+			pod := s.gated(s.queue(patient("20s")))
 			over, err := time.Parse(time.RFC3339Nano, pod.Annotations[requeue.AnnotationNotBefore])
 			require.NoError(s.T, err)
-			assert.Greater(s.T, over.Sub(pod.CreationTimestamp.Time), 5*time.Second, "8 s, up to a fifth taken off, and whole seconds")
+			assert.Greater(s.T, over.Sub(pod.CreationTimestamp.Time), 14*time.Second, "20 s, up to a fifth taken off, and whole seconds")
 			s.stays(pod)
 			s.until(pod.Name, "free to run", func(p *corev1.Pod) bool { return !requeue.Gated(p) })
 			assert.False(s.T, s.at(pod, "free", func(p *corev1.Pod) bool { return !requeue.Gated(p) }).Before(over))

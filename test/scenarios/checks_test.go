@@ -50,7 +50,10 @@ func (s *stage) stays(pod *corev1.Pod) {
 // untilGone waits for a pod's object to go.
 func (s *stage) untilGone(pod *corev1.Pod) {
 	s.T.Helper()
-	s.until(pod.Name, "gone", func(p *corev1.Pod) bool { return p == nil })
+	s.eventually("pod "+pod.Name+" is gone", func() bool {
+		moments := s.history.of(pod.Name)
+		return len(moments) > 0 && moments[len(moments)-1].EventType == watch.Deleted
+	})
 }
 
 // untilLetGo waits for us to be done with a pod, and returns it as it was seen last: it may be gone.
@@ -230,11 +233,17 @@ func (s *stage) discarded(pod *corev1.Pod, note string) *corev1.Pod {
 // deleted waits for a pod to be deleted by the watcher, its reason written on it before.
 func (s *stage) deleted(pod *corev1.Pod, reason requeue.Reason, note string) *corev1.Pod {
 	s.T.Helper()
-	pod = s.until(pod.Name, "deleted by the watcher", func(p *corev1.Pod) bool { return p != nil && p.DeletionTimestamp != nil })
-	recorded := slices.IndexFunc(s.history.of(pod.Name), func(m moment) bool {
-		return m.pod.DeletionTimestamp == nil && m.pod.Annotations[requeue.AnnotationReason] == string(reason)
+	var moments []moment
+	deleted := -1
+	s.eventually("pod "+pod.Name+" is deleted by the watcher", func() bool {
+		moments = s.history.of(pod.Name)
+		deleted = slices.IndexFunc(moments, func(m moment) bool { return m.pod.DeletionTimestamp != nil })
+		return deleted >= 0
 	})
-	assert.GreaterOrEqual(s.T, recorded, 0, "the reason is on the pod before it is deleted")
+	pod = moments[deleted].pod
+	assert.True(s.T, slices.ContainsFunc(moments[:deleted], func(m moment) bool {
+		return m.pod.Annotations[requeue.AnnotationReason] == string(reason)
+	}), "the reason is on the pod before it is deleted")
 	assert.Contains(s.T, pod.Annotations[requeue.AnnotationMessage], note)
 	assert.True(s.T, requeue.Held(pod) && requeue.Tracked(pod) && slices.Contains(pod.Finalizers, requeue.Finalizer), "it is held on")
 	s.tells(pod, corev1.EventTypeWarning, reason, "Delete: Deleted: ", note)

@@ -17,6 +17,7 @@ func (s *stage) withoutWatcher(do func()) {
 	s.T.Helper()
 	s.watcher.stop()
 	do()
+	s.interrupted = true
 	s.watcher = s.startWatcher(s.access(s.watcherUser()))
 }
 

@@ -21,6 +21,7 @@ func (s *stage) databaseGone() (back func()) {
 	_, err = db.ExecContext(s.T.Context(), "ALTER TABLE task_instance RENAME TO task_instance_gone")
 	require.NoError(s.T, err)
 	return func() {
+		s.interrupted = true
 		_, err := db.ExecContext(s.T.Context(), "ALTER TABLE task_instance_gone RENAME TO task_instance")
 		require.NoError(s.T, err)
 	}

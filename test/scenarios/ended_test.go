@@ -105,11 +105,11 @@ func ended() []scenario {
 			task := s.queue()
 			pod := s.submit(task)
 			s.stays(pod)
+			s.row(task, state(requeue.StateScheduled)) // unseen
 			back := s.databaseGone()
 			began := time.Now()
 			pod = s.reject(pod)
 			s.eventually("it has ended more than 30 s ago", func() bool { return time.Since(began) > 35*time.Second })
-			s.row(task, state(requeue.StateScheduled))
 			back()
 			s.stays(pod)
 			later := s.submit(s.queueAgain(task, time.Minute))

@@ -112,7 +112,6 @@ func gone() []scenario {
 			s.delete(pod)
 			at := time.Now()
 			pod = s.change(pod, map[string]any{requeue.LabelHold: nil}, map[string]any{requeue.AnnotationReleasedAt: requeue.FormatTime(at)})
-			s.stays(pod)
 			s.untilLetGo(pod)
 			assert.GreaterOrEqual(s.T, s.at(pod, "let go", func(p *corev1.Pod) bool { return !requeue.Tracked(p) }).Sub(at), 3*time.Second)
 			s.do(s.Kubelet.Terminate(s.T.Context(), pod, 143))

@@ -3,6 +3,7 @@ package scenarios
 import (
 	"net/http"
 	"os/exec"
+	"slices"
 	"strings"
 	"time"
 
@@ -40,6 +41,13 @@ func outages() []scenario {
 			}
 			s.do(s.servers.StopAPIServer())
 			s.do(s.servers.StartAPIServer())
+			s.eventually("all have a replacement that may run", func() bool {
+				s.revive()
+				return !slices.ContainsFunc(pods, func(pod *corev1.Pod) bool {
+					found := s.replacements(pod)
+					return len(found) != 1 || requeue.Gated(found[0])
+				})
+			})
 			for _, pod := range pods {
 				s.takenOver(pod, requeue.ReasonKubeletRejected, "OutOfcpu")
 				assert.Len(s.T, s.replacements(pod), 1)
@@ -97,6 +105,15 @@ func outages() []scenario {
 			assert.Empty(s.T, s.replacements(pod))
 			s.sawNone()
 		}},
+	}
+}
+
+// revive is the watcher's Deployment: it starts the watcher again that has ended, since it lost its Lease.
+func (s *stage) revive() {
+	select {
+	case <-s.watcher.exited:
+		s.watcher = s.startWatcher(s.access(s.watcherUser()))
+	default:
 	}
 }
 

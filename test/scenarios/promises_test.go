@@ -63,7 +63,7 @@ func duplicates() []scenario {
 			s.sawNothing()
 		}},
 
-		{row: "b", seen: "the watcher is killed while 20 pods are replaced, and starts again", want: "no pod lost, none doubled, no finalizer left", alone: true, play: func(s *stage) {
+		{row: "b", seen: "the watcher is killed while 20 pods are replaced, and starts again", want: "no pod lost, none doubled, no finalizer left", alone: true, grace: 20 * time.Second, play: func(s *stage) {
 			var pods []*corev1.Pod
 			for range 20 {
 				pods = append(pods, s.submit(s.queue()))
@@ -82,7 +82,7 @@ func duplicates() []scenario {
 			}
 			s.sawNothing()
 		}},
-		{row: "b", seen: "the leader is stopped while 20 pods are replaced, another leads, the first goes on", want: "no pod lost, none doubled, no finalizer left", alone: true, play: func(s *stage) {
+		{row: "b", seen: "the leader is stopped while 20 pods are replaced, another leads, the first goes on", want: "no pod lost, none doubled, no finalizer left", alone: true, grace: 20 * time.Second, play: func(s *stage) {
 			first, second := s.watcher, s.startWatcher(s.access(s.watcherUser()))
 			var pods []*corev1.Pod
 			for range 20 {

@@ -88,6 +88,8 @@ type stage struct {
 	*installation
 	patience time.Duration
 	tasks    []requeue.Key
+	// interrupted says that the webhook has seen, or may see, a time without a leader that can decide.
+	interrupted bool
 }
 
 // eventually waits for what must come.
@@ -109,13 +111,13 @@ func (s *stage) eventually(what string, cond func() bool) {
 	}
 }
 
-// until waits for a pod to be as wanted, and returns it. A pod that is not there is nil.
+// until waits for a pod to be there and as wanted, and returns it.
 func (s *stage) until(name, what string, want func(*corev1.Pod) bool) *corev1.Pod {
 	s.T.Helper()
 	var pod *corev1.Pod
 	s.eventually(fmt.Sprintf("pod %s: %s", name, what), func() bool {
 		pod = s.history.latest(name)
-		return want(pod)
+		return pod != nil && want(pod)
 	})
 	return pod
 }
@@ -163,6 +165,10 @@ func runs(hostname string) func(*requeue.TaskInstance) {
 // submit has Airflow create the task's pod, which the webhook holds.
 func (s *stage) submit(task executor.Task) *corev1.Pod {
 	s.T.Helper()
+	if s.interrupted {
+		s.untilHolding(s.T)
+		s.interrupted = false
+	}
 	pod, err := s.airflow.Create(s.T.Context(), task)
 	require.NoError(s.T, err)
 	require.True(s.T, requeue.Held(pod) && requeue.Tracked(pod) && slices.Contains(pod.Finalizers, requeue.Finalizer), "the webhook holds it")

@@ -131,12 +131,12 @@ func waiting() []scenario {
 			s.sawNothing()
 		}},
 
-		{row: "18", seen: "Pending longer than start-deadline, without a node, budget left", want: "delete, StartDeadline; at its end requeue", play: func(s *stage) {
-			pod := s.submit(s.queue(tuned(requeue.AnnotationStartDeadline, "2s")))
+		{row: "18", seen: "Pending longer than start-deadline, without a node, budget left", want: "delete, StartDeadline; at its end requeue", grace: patience, play: func(s *stage) {
+			pod := s.submit(s.queue(tuned(requeue.AnnotationStartDeadline, patience.String())))
 			pod = s.ok(s.Kubelet.Unschedulable(s.T.Context(), pod, "0/3 nodes are available"))
-			s.deleted(pod, requeue.ReasonStartDeadline, "Pending for longer than the start deadline of 2s")
-			assert.GreaterOrEqual(s.T, s.at(pod, "deleted", func(p *corev1.Pod) bool { return p.DeletionTimestamp != nil }).Sub(pod.CreationTimestamp.Time), 2*time.Second)
-			s.replaced(pod, requeue.ReasonStartDeadline, "Pending for longer than the start deadline of 2s")
+			s.deleted(pod, requeue.ReasonStartDeadline, "Pending for longer than the start deadline of "+patience.String())
+			assert.GreaterOrEqual(s.T, s.at(pod, "deleted", func(p *corev1.Pod) bool { return p.DeletionTimestamp != nil }).Sub(pod.CreationTimestamp.Time), patience)
+			s.replaced(pod, requeue.ReasonStartDeadline, "Pending for longer than the start deadline of "+patience.String())
 			s.sawNothing()
 		}},
 		{row: "18", seen: "Pending longer than start-deadline, in ContainerCreating, budget left", want: "delete, StartDeadline; at its end requeue", grace: patience, play: func(s *stage) {

@@ -58,7 +58,15 @@ func (s *stage) rewire() *wire {
 	})
 	s.watcher.stop()
 	s.watcher = s.startWatcher(&rest.Config{Host: w.server.URL})
+	s.untilLed()
+	s.untilHolding(s.T)
 	return w
+}
+
+// untilLed waits for the watcher to lead.
+func (s *stage) untilLed() {
+	s.T.Helper()
+	s.eventually("the watcher leads", s.leaderReady)
 }
 
 // beforeThe does something once, before the API server gets a write.
