@@ -127,7 +127,6 @@ func alive() []scenario {
 			over, err := time.Parse(time.RFC3339Nano, pod.Annotations[requeue.AnnotationNotBefore])
 			require.NoError(s.T, err)
 			assert.Greater(s.T, over.Sub(pod.CreationTimestamp.Time), 14*time.Second, "20 s, up to a fifth taken off, and whole seconds")
-			s.stays(pod)
 			s.until(pod.Name, "free to run", func(p *corev1.Pod) bool { return !requeue.Gated(p) })
 			assert.False(s.T, s.at(pod, "free", func(p *corev1.Pod) bool { return !requeue.Gated(p) }).Before(over))
 			s.sawNothing()

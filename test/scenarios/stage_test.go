@@ -166,6 +166,7 @@ func runs(hostname string) func(*requeue.TaskInstance) {
 func (s *stage) submit(task executor.Task) *corev1.Pod {
 	s.T.Helper()
 	if s.interrupted {
+		s.untilLed()
 		s.untilHolding(s.T)
 		s.interrupted = false
 	}
