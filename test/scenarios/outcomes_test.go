@@ -167,7 +167,7 @@ func notReplaced() []scenario {
 			s.reported(pod, requeue.ReasonExhausted, "1 of 1 replacements made; OutOfcpu")
 			s.saw("failed " + pod.Name)
 		}},
-		{row: "28", seen: "attempt below max-retries, then at it", want: "requeue, requeue, report, Exhausted", play: func(s *stage) {
+		{row: "28", seen: "attempt below max-retries, then at it", want: "requeue twice, then report, Exhausted", play: func(s *stage) {
 			pod := s.submit(s.queue(tuned(requeue.AnnotationMaxRetries, "2"), tuned(requeue.AnnotationBackoff, "0s")))
 			for range 2 {
 				pod = s.replaced(s.reject(pod), requeue.ReasonKubeletRejected, "OutOfcpu")

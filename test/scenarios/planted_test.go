@@ -36,10 +36,10 @@ func overlay(t *testing.T, dir string, fault []edit) []string {
 	}
 	replace := map[string]string{}
 	for name, content := range sources {
-		real, err := filepath.Abs(filepath.Join(root, name))
+		source, err := filepath.Abs(filepath.Join(root, name))
 		require.NoError(t, err)
-		replace[real] = filepath.Join(dir, strings.ReplaceAll(name, "/", "-"))
-		require.NoError(t, os.WriteFile(replace[real], []byte(content), 0o600))
+		replace[source] = filepath.Join(dir, strings.ReplaceAll(name, "/", "-"))
+		require.NoError(t, os.WriteFile(replace[source], []byte(content), 0o600))
 	}
 	raw, err := json.Marshal(map[string]any{"Replace": replace})
 	require.NoError(t, err)
