@@ -41,6 +41,7 @@ type options struct {
 	replacedPodTTL time.Duration
 
 	workers       int
+	stormBreaker  int
 	metricsListen string
 	kubeconfig    string
 	apiQPS        float32
@@ -100,6 +101,7 @@ func (o *options) watchFlags(g *flags.Groups, ownNamespace string) {
 	settle := g.Add("Settling")
 	settle.DurationVar(&o.replacedPodTTL, "replaced-pod-ttl", time.Hour, "keep replaced pods for this long, at most the last 3 of a task; 0: delete them at once")
 	settle.IntVar(&o.workers, "workers", 500, "pods that are settled at the same time")
+	settle.IntVar(&o.stormBreaker, "storm-breaker", 0, "`pods` that may begin to be replaced within any minute; more are reported to Airflow; 0: no limit")
 	settle.StringVar(&o.metricsListen, "metrics-listen", ":8080", "`address` for /livez, /readyz and /metrics, by plain HTTP")
 }
 
@@ -158,6 +160,7 @@ func (o *options) validate() error {
 		"--lease-duration must be above --lease-renew-deadline, and that above twice --lease-retry-period")
 	must(o.replacedPodTTL >= 0, "--replaced-pod-ttl=%s: use 0 or more", o.replacedPodTTL)
 	must(o.workers > 0, "--workers=%d: use 1 or more", o.workers)
+	must(o.stormBreaker >= 0, "--storm-breaker=%d: use 0 for no limit, or how many pods may be replaced within a minute", o.stormBreaker)
 	must(o.metricsListen != "", "--metrics-listen is empty: give an address such as :8080")
 	errs = append(errs, flags.ValidatePolicy(o.policy))
 	return errors.Join(errs...)

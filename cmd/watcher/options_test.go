@@ -26,6 +26,7 @@ func TestParse(t *testing.T) {
 		{"a Lease is renewed before it runs out", append([]string{"--lease-renew-deadline=20s"}, enough...), own, "--lease-duration must be above"},
 		{"somebody has to work", append([]string{"--workers=0"}, enough...), own, "--workers=0: use 1 or more"},
 		{"a time to live has no sign", append([]string{"--replaced-pod-ttl=-1s"}, enough...), own, "--replaced-pod-ttl=-1s: use 0 or more"},
+		{"a storm breaker has no sign", append([]string{"--storm-breaker=-1"}, enough...), own, "--storm-breaker=-1: use 0 for no limit"},
 		{"a policy must be meant", append([]string{"--max-retries=-2"}, enough...), own, "--max-retries=-2: use 0 for off"},
 		{"the installation is a label", append([]string{"--installation=a/b"}, enough...), own, "--installation=a/b: it names objects"},
 		{"an unknown flag leads to help", []string{"--retries=1"}, own, "see --help"},
@@ -54,6 +55,15 @@ func TestDefaultsFollowTheInstallation(t *testing.T) {
 	assert.Equal(t, "airflow", o.lease.Namespace)
 	assert.NotEmpty(t, o.lease.Identity)
 	assert.Equal(t, time.Hour, o.replacedPodTTL)
+	assert.Zero(t, o.stormBreaker, "off")
+}
+
+func TestAnOperatorsBoundsAreTaken(t *testing.T) {
+	o, _, err := parse([]string{"--database-url-file=f", "--storm-breaker=30", "--max-retries-cap=5", "--backoff-floor=20s"}, "airflow")
+	require.NoError(t, err)
+	assert.Equal(t, 30, o.stormBreaker)
+	assert.Equal(t, 5, o.policy.MaxRetriesCap)
+	assert.Equal(t, 20*time.Second, o.policy.BackoffFloor)
 }
 
 func TestHelpExplainsEachCommandsFlags(t *testing.T) {

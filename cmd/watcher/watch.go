@@ -53,7 +53,7 @@ func watch(ctx context.Context, o *options, client kubernetes.Interface, log *sl
 	batcher := tidb.NewBatcher(db.Lookup, tidb.MaxRefs)
 	w, err := watcher.New(
 		watcher.Options{Installation: o.installation, Namespaces: o.namespaces, Policy: o.policy,
-			ReplacedPodTTL: o.replacedPodTTL, Workers: o.workers},
+			ReplacedPodTTL: o.replacedPodTTL, Workers: o.workers, StormBreaker: o.stormBreaker},
 		watcher.Dependencies{Client: client, Rows: batcher, Sealer: sealer, Clock: clock.RealClock{}, Log: log,
 			Events: broadcaster.NewRecorder(scheme.Scheme, "airflow-requeue-watcher"), Registry: registry})
 	if err != nil {

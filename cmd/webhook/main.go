@@ -108,6 +108,7 @@ func newProgram(o *options, log *slog.Logger) (*program, error) {
 		AirflowGroups: o.airflowGroups,
 		Policy:        o.policy,
 		Sealer:        sealer,
+		Observe:       o.mode == modeObserve,
 	}
 	return &program{
 		options:     o,
@@ -162,7 +163,7 @@ func (p *program) serve(ctx context.Context) error {
 		return httpserve.Serve(serving, httpserve.New(httpserve.Admin(p.registry, p.checks(ctx)...), nil, p.slog), admin)
 	})
 	p.slog.Info("serving", "reviews", reviews.Addr().String(), "metrics", admin.Addr().String(), "installation", p.installation,
-		"namespaces", p.namespaces)
+		"namespaces", p.namespaces, "mode", p.mode)
 	context.AfterFunc(ctx, func() { p.slog.Info("shutting down", "delay", p.shutdownDelay) })
 	return group.Wait()
 }

@@ -19,6 +19,12 @@ It never denies a pod. While no watcher leads, it lets pods through as they come
 hold there is.
 `
 
+// Modes. What a pod was stamped with says how it is treated to its end, whatever the mode is by then.
+const (
+	modeEnforce = "enforce"
+	modeObserve = "observe"
+)
+
 type options struct {
 	listen, metricsListen string
 	tlsCert, tlsKey       string
@@ -29,6 +35,7 @@ type options struct {
 	watcherUser   string
 	airflowUsers  []string
 	airflowGroups []string
+	mode          string
 
 	leaseNamespace string
 	leaseName      string
@@ -61,6 +68,8 @@ func newOptions(ownNamespace string) (*options, *flags.Groups) {
 	scope.StringArrayVar(&o.airflowGroups, "airflow-group", nil, "`group` of such users; repeatable. A user or a group is needed")
 	scope.StringVar(&o.watcherUser, "watcher-user", accountOf(ownNamespace), "`user` of the watcher, whose replacements pass when their seal is good")
 	scope.StringVar(&o.signingKeys, "signing-keys-dir", "/etc/airflow-requeue/signing-keys", "`directory` with the keys that seal stamps: file current names the file of the key that signs; followed as it changes")
+
+	scope.StringVar(&o.mode, "mode", modeEnforce, "enforce, or observe: hold nothing, and have the watcher say what would become of each pod")
 
 	leader := g.Add("The watcher that leads")
 	leader.StringVar(&o.leaseNamespace, "lease-namespace", ownNamespace, "`namespace` of the watcher's Lease")
@@ -130,6 +139,7 @@ func (o *options) validate() error {
 			"such as --airflow-user=system:serviceaccount:airflow:airflow-scheduler")
 	must(!slices.Contains(o.airflowUsers, "") && !slices.Contains(o.airflowGroups, ""), "--airflow-user and --airflow-group must not be empty")
 	must(!slices.Contains(o.airflowUsers, o.watcherUser), "--airflow-user and --watcher-user are both %s: give each its own account", o.watcherUser)
+	must(o.mode == modeEnforce || o.mode == modeObserve, "--mode=%s: use %s or %s", o.mode, modeEnforce, modeObserve)
 	must(o.leaseMaxAge >= minLeaseAge, "--lease-max-age=%s: use %s or more, time to see a renewal", o.leaseMaxAge, minLeaseAge)
 	must(o.releaseAfter >= o.leaseMaxAge, "--no-leader-release-after=%s: use --lease-max-age (%s) or more: pods may be held until then",
 		o.releaseAfter, o.leaseMaxAge)

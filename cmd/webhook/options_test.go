@@ -3,14 +3,20 @@ package main
 import (
 	"bytes"
 	"io"
+	"log/slog"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime"
 
 	"github.com/airflow-requeue/airflow-requeue/internal/flags"
+	"github.com/airflow-requeue/airflow-requeue/pkg/mutate"
 	"github.com/airflow-requeue/airflow-requeue/pkg/requeue"
 )
 
@@ -26,6 +32,7 @@ func TestParseFillsInDefaults(t *testing.T) {
 		installation: "airflow-requeue", namespaces: []string{"airflow"},
 		watcherUser:    "system:serviceaccount:airflow:airflow-requeue-watcher",
 		airflowUsers:   []string{schedulerUser},
+		mode:           "enforce",
 		leaseNamespace: "airflow", leaseName: "airflow-requeue", leaseMaxAge: 30 * time.Second, releaseAfter: time.Minute,
 		policy:        requeue.DefaultPolicy(),
 		shutdownDelay: 5 * time.Second, log: flags.Log{Level: "info", Format: "json"},
@@ -44,6 +51,32 @@ func TestParseTakesRepeatedFlags(t *testing.T) {
 	assert.Equal(t, 3, o.policy.MaxRetries)
 }
 
+func TestTheModeReachesThePods(t *testing.T) {
+	files := t.TempDir()
+	kubeconfig := filepath.Join(files, "kubeconfig")
+	require.NoError(t, os.WriteFile(kubeconfig, []byte(`{"clusters":[{"name":"a","cluster":{"server":"https://127.0.0.1:1"}}],
+		"contexts":[{"name":"a","context":{"cluster":"a"}}],"current-context":"a"}`), 0o600))
+	for mode, want := range map[string]mutate.Outcome{"": mutate.Held, "--mode=enforce": mutate.Held, "--mode=observe": mutate.Observed} {
+		t.Run(mode, func(t *testing.T) {
+			args := append([]string{"--airflow-user=" + schedulerUser, "--signing-keys-dir=" + writeKeys(t), "--kubeconfig=" + kubeconfig}, strings.Fields(mode)...)
+			o, _, err := parse(args, namespace)
+			require.NoError(t, err)
+			program, err := newProgram(o, slog.New(slog.DiscardHandler))
+			require.NoError(t, err)
+			object, err := runtime.DefaultUnstructuredConverter.ToUnstructured(airflowPod())
+			require.NoError(t, err)
+			pod := &unstructured.Unstructured{Object: object}
+
+			result := program.webhook.Mark(pod, mutate.Request{Namespace: namespace, User: schedulerUser, LeaderReady: true})
+
+			require.NoError(t, result.Err)
+			assert.Equal(t, want, result.Outcome)
+			assert.Equal(t, want == mutate.Held, pod.GetLabels()[requeue.LabelHold] == requeue.HoldValue)
+			assert.Equal(t, want == mutate.Held, len(pod.GetFinalizers()) > 0)
+		})
+	}
+}
+
 func TestParseSaysWhatIsWrongAndWhatWouldBeRight(t *testing.T) {
 	for _, c := range []struct {
 		name, args, own, says string
@@ -59,6 +92,7 @@ func TestParseSaysWhatIsWrongAndWhatWouldBeRight(t *testing.T) {
 		{"a lease that is always too old", "--airflow-user=a --lease-max-age=1s", "airflow", "--lease-max-age=1s: use 5s or more, time to see a renewal"},
 		{"a sweep while pods are held", "--airflow-user=a --no-leader-release-after=10s", "airflow", "--no-leader-release-after=10s: use --lease-max-age (30s) or more: pods may be held until then"},
 		{"a delay before the end", "--airflow-user=a --shutdown-delay=-1s", "airflow", "--shutdown-delay=-1s: use 0 or more"},
+		{"a mode that is none", "--airflow-user=a --mode=dry-run", "airflow", "--mode=dry-run: use enforce or observe"},
 		{"no certificate", "--airflow-user=a --tls-cert-file=", "airflow", "--tls-cert-file is empty: give the serving certificate's file"},
 		{"a policy that can't be meant", "--airflow-user=a --max-retries=-7", "airflow", "--max-retries=-7: use 0 for off, -1 for unlimited, or a number above"},
 		{"a flag that is none", "--hold", "airflow", "unknown flag: --hold; see --help"},
@@ -80,8 +114,9 @@ func TestRunPrintsHelp(t *testing.T) {
 
 	assert.Empty(t, stderr.String())
 	for _, flag := range []string{"listen", "metrics-listen", "tls-cert-file", "tls-private-key-file", "signing-keys-dir", "installation",
-		"namespace", "lease-namespace", "lease-name", "lease-max-age", "no-leader-release-after", "watcher-user", "airflow-user", "airflow-group",
-		"max-retries", "excluded-container-reasons", "backoff", "image-pull-grace", "start-deadline", "avoid-failed-node", "clock-skew",
+		"namespace", "lease-namespace", "lease-name", "lease-max-age", "no-leader-release-after", "watcher-user", "airflow-user", "airflow-group", "mode",
+		"max-retries", "excluded-container-reasons", "backoff", "image-pull-grace", "start-deadline", "avoid-failed-node", "max-retries-cap", "backoff-floor", "clock-skew",
+
 		"task-queued-timeout", "kubeconfig", "log-level", "log-format", "shutdown-delay"} {
 		assert.Regexp(t, `(?m)^      --`+flag+`[ [].*\S`, stdout.String())
 	}

@@ -30,11 +30,11 @@ func TestPolicyFlagsSetEveryField(t *testing.T) {
 	AddPolicyFlags(set, &policy)
 
 	require.NoError(t, set.Parse([]string{"--max-retries=-1", "--excluded-container-reasons=Error,OOMKilled", "--backoff=1s",
-		"--image-pull-grace=3m", "--start-deadline=4m", "--avoid-failed-node=false", "--clock-skew=5s", "--task-queued-timeout=6m"}))
+		"--image-pull-grace=3m", "--start-deadline=4m", "--avoid-failed-node=false", "--max-retries-cap=-1", "--backoff-floor=30s", "--clock-skew=5s", "--task-queued-timeout=6m"}))
 
 	assert.Equal(t, requeue.Policy{
 		MaxRetries: requeue.Unlimited, ExcludedReasons: []string{"Error", "OOMKilled"}, Backoff: time.Second, ImagePullGrace: 3 * time.Minute,
-		StartDeadline: 4 * time.Minute, AvoidFailedNode: false, ClockSkew: 5 * time.Second, TaskQueuedTimeout: 6 * time.Minute,
+		StartDeadline: 4 * time.Minute, AvoidFailedNode: false, MaxRetriesCap: requeue.Unlimited, BackoffFloor: 30 * time.Second, ClockSkew: 5 * time.Second, TaskQueuedTimeout: 6 * time.Minute,
 	}, policy)
 	assert.NoError(t, ValidatePolicy(policy))
 }
@@ -49,14 +49,53 @@ func TestPolicyMayExcludeNoReason(t *testing.T) {
 }
 
 func TestValidatePolicySaysAllThatIsWrong(t *testing.T) {
-	err := ValidatePolicy(requeue.Policy{MaxRetries: -2, ExcludedReasons: []string{"a b"}, Backoff: -1, ImagePullGrace: -1, StartDeadline: -1, ClockSkew: -1})
+	err := ValidatePolicy(requeue.Policy{MaxRetries: -2, ExcludedReasons: []string{"a b"}, Backoff: -1, ImagePullGrace: -1, StartDeadline: -1, ClockSkew: -1,
+		MaxRetriesCap: -2, BackoffFloor: -1})
 	assert.EqualError(t, err, `--max-retries=-2: use 0 for off, -1 for unlimited, or a number above
+--max-retries-cap=-2: use -1 for no cap, or the most that a pod may ask for
 --excluded-container-reasons=a b: use reasons such as Error,OOMKilled
 --backoff: use 0 or more
+--backoff-floor: use 0 for none, up to 2m0s
 --image-pull-grace: use 0 or more
 --start-deadline: use 0 for none, or more
 --clock-skew: use 0 or more
 --task-queued-timeout: use what Airflow has, such as 10m`)
+}
+
+func TestTheDefaultOfMaxRetriesIsWithinItsCap(t *testing.T) {
+	for _, c := range []struct {
+		name            string
+		maxRetries, cap int
+		want            string
+	}{
+		{"no cap, and a number", 7, -1, ""},
+		{"no cap, and no limit", -1, -1, ""},
+		{"as many as the cap", 3, 3, ""},
+		{"fewer than the cap", 1, 3, ""},
+		{"off under a cap that is off", 0, 0, ""},
+		{"more than the cap", 4, 3, "--max-retries=4 is more than --max-retries-cap=3: lower the default or raise the cap"},
+		{"no limit under a cap", -1, 3, "--max-retries=-1 is more than --max-retries-cap=3: lower the default or raise the cap"},
+		{"the default's default under a cap that is off", 1, 0, "--max-retries=1 is more than --max-retries-cap=0: lower the default or raise the cap"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			policy := requeue.DefaultPolicy()
+			policy.MaxRetries, policy.MaxRetriesCap = c.maxRetries, c.cap
+			err := ValidatePolicy(policy)
+			if c.want == "" {
+				assert.NoError(t, err)
+				return
+			}
+			assert.EqualError(t, err, c.want)
+		})
+	}
+}
+
+func TestTheBackoffFloorIsNotAboveTheLongestBackoff(t *testing.T) {
+	policy := requeue.DefaultPolicy()
+	policy.BackoffFloor = requeue.MaxBackoff
+	require.NoError(t, ValidatePolicy(policy))
+	policy.BackoffFloor++
+	assert.EqualError(t, ValidatePolicy(policy), "--backoff-floor: use 0 for none, up to 2m0s")
 }
 
 func TestLogWritesWhatItsFlagsSay(t *testing.T) {

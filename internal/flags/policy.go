@@ -25,6 +25,10 @@ func AddPolicyFlags(set *pflag.FlagSet, policy *requeue.Policy) {
 		"how long a pod may be Pending before it is replaced; 0: for ever")
 	set.BoolVar(&policy.AvoidFailedNode, "avoid-failed-node", policy.AvoidFailedNode,
 		"let a replacement prefer another node than the failed pod's")
+	set.IntVar(&policy.MaxRetriesCap, "max-retries-cap", policy.MaxRetriesCap,
+		"most that a pod's annotation may have as max-retries; -1: no cap")
+	set.DurationVar(&policy.BackoffFloor, "backoff-floor", policy.BackoffFloor,
+		"least wait before the second replacement and each after it, whatever a pod's annotation says; 0: none")
 	set.DurationVar(&policy.ClockSkew, "clock-skew", policy.ClockSkew,
 		"how far the clocks of Airflow and of the API server may be apart")
 	set.DurationVar(&policy.TaskQueuedTimeout, "task-queued-timeout", policy.TaskQueuedTimeout,
@@ -37,6 +41,12 @@ func ValidatePolicy(policy requeue.Policy) error {
 	if policy.MaxRetries < requeue.Unlimited {
 		errs = append(errs, fmt.Errorf("--max-retries=%d: use 0 for off, -1 for unlimited, or a number above", policy.MaxRetries))
 	}
+	if policy.MaxRetriesCap < requeue.Unlimited {
+		errs = append(errs, fmt.Errorf("--max-retries-cap=%d: use -1 for no cap, or the most that a pod may ask for", policy.MaxRetriesCap))
+	} else if policy.MaxRetries >= requeue.Unlimited && !policy.Allows(policy.MaxRetries) {
+		errs = append(errs, fmt.Errorf("--max-retries=%d is more than --max-retries-cap=%d: lower the default or raise the cap",
+			policy.MaxRetries, policy.MaxRetriesCap))
+	}
 	// Flag and annotation take the same words.
 	reasons := strings.Join(policy.ExcludedReasons, ",")
 	if _, warnings := policy.With(map[string]string{requeue.AnnotationExcludedReasons: reasons}); len(warnings) > 0 {
@@ -48,6 +58,7 @@ func ValidatePolicy(policy requeue.Policy) error {
 		want  string
 	}{
 		{"backoff", policy.Backoff >= 0, "0 or more"},
+		{"backoff-floor", 0 <= policy.BackoffFloor && policy.BackoffFloor <= requeue.MaxBackoff, "0 for none, up to " + requeue.MaxBackoff.String()},
 		{"image-pull-grace", policy.ImagePullGrace >= 0, "0 or more"},
 		{"start-deadline", policy.StartDeadline >= 0, "0 for none, or more"},
 		{"clock-skew", policy.ClockSkew >= 0, "0 or more"},

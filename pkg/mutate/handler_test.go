@@ -27,11 +27,12 @@ type served struct {
 	http.Handler
 	registry *prometheus.Registry
 	log      *bytes.Buffer
+	stamps   string // what a pod is stamped with, all of it
 }
 
 func serve(tb testing.TB, mark func(*unstructured.Unstructured, Request) Result, ready bool) *served {
 	tb.Helper()
-	s := &served{registry: prometheus.NewRegistry(), log: &bytes.Buffer{}}
+	s := &served{registry: prometheus.NewRegistry(), log: &bytes.Buffer{}, stamps: allStamps}
 	handler, err := Handler(&Webhook{
 		Mark:    mark,
 		Ready:   func() bool { return ready },

@@ -16,7 +16,7 @@ const (
 	maxJobSpec = 1 << 20
 )
 
-// hold stamps the pod, or leaves it as it is.
+// hold stamps the pod, to be held or, in observe mode, to be looked at; or leaves it as it is.
 func (m Marker) hold(pod *unstructured.Unstructured, namespace string) (Outcome, error) {
 	jobSpec, err := requeue.JobSpec(pod)
 	if err != nil {
@@ -28,8 +28,12 @@ func (m Marker) hold(pod *unstructured.Unstructured, namespace string) (Outcome,
 	if _, err := requeue.ParseJob(jobSpec); err != nil {
 		return NotTaskInstance, err
 	}
+	stamp, outcome := m.Sealer.Stamp, Held
+	if m.Observe {
+		stamp, outcome = m.Sealer.Observe, Observed
+	}
 	stamped := copyOf(pod)
-	if err := m.Sealer.Stamp(stamped, m.Installation, namespace, jobSpec); err != nil {
+	if err := stamp(stamped, m.Installation, namespace, jobSpec); err != nil {
 		return Internal, err
 	}
 	size := 0
@@ -40,7 +44,7 @@ func (m Marker) hold(pod *unstructured.Unstructured, namespace string) (Outcome,
 		return TooLarge, nil
 	}
 	pod.Object = stamped.Object
-	return Held, nil
+	return outcome, nil
 }
 
 // copyOf copies a pod so far that labels, annotations and finalizers can be set: Stamp replaces them, and changes nothing

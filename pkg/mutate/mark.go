@@ -18,6 +18,7 @@ type Marker struct {
 	AirflowUsers  []string // whose pods are held; a service account is system:serviceaccount:<namespace>:<name>
 	AirflowGroups []string
 	Policy        requeue.Policy // over which the pod's own tuning goes
+	Observe       bool           // pods are stamped to be looked at, and none is held
 	Sealer        *requeue.Sealer
 }
 
@@ -54,6 +55,9 @@ func (m Marker) Mark(pod *unstructured.Unstructured, req Request) Result {
 	}
 	requeue.RemoveGate(pod)
 	policy, warnings := m.Policy.With(pod.GetAnnotations())
+	if m.Observe {
+		warnings = nil // nobody's annotations count yet
+	}
 	outcome := unfit(pod, policy)
 	var err error
 	switch {

@@ -27,6 +27,11 @@ func markCases() []markCase {
 		{"a tuning annotation that can't be read is a warning", annotate(requeue.AnnotationBackoff, "soon"),
 			Result{Outcome: Held, Warnings: []string{
 				`annotation airflow-requeue.dev/backoff: "soon" is not a duration such as "90s" or "2m"; using 5s`}}},
+		{"a max-retries above the operator's cap is a warning", func(a *admission) {
+			a.marker.Policy.MaxRetriesCap = 3
+			a.with(annotate(requeue.AnnotationMaxRetries, "-1"))
+		}, Result{Outcome: Held, Warnings: []string{
+			"annotation airflow-requeue.dev/max-retries: -1 is more than the operator allows; using 3"}}},
 		{"a pod of another executor is not touched", label(requeue.LabelKubernetesExecutor, "False"), Result{Outcome: NotExecutorPod}},
 		{"a pod without labels is not touched", without("metadata", "labels"), Result{Outcome: NotExecutorPod}},
 		{"a pod in another namespace goes unheld", func(a *admission) { a.req.Namespace = "other" }, Result{Outcome: OtherNamespace}},
@@ -215,6 +220,15 @@ func TestMarkLetsTheWatchersReplacementsPass(t *testing.T) {
 
 		assert.Equal(t, stamped, a.pod)
 	})
+	t.Run("a replacement of a pod that was held passes in observe mode", func(t *testing.T) {
+		a := held(t)
+		a.marker.Observe = true
+		stamped := a.pod.DeepCopy()
+
+		assert.Equal(t, Result{Outcome: FromWatcher}, a.mark())
+
+		assert.Equal(t, stamped, a.pod)
+	})
 	t.Run("no leader is needed", func(t *testing.T) {
 		a := held(t)
 		a.req.LeaderReady = false
@@ -240,6 +254,55 @@ func TestMarkLetsTheWatchersReplacementsPass(t *testing.T) {
 			assert.Equal(t, want, a.pod)
 		})
 	}
+}
+
+// In observe mode what would be held is observed, and all else is as it is.
+func TestMarkHoldsNothingInObserveMode(t *testing.T) {
+	observing := func(a *admission) { a.marker.Observe = true }
+	for _, c := range markCases() {
+		for name, forged := range map[string]func(*admission){"": nil, ", with forged stamps": forge} {
+			t.Run(c.name+name, func(t *testing.T) {
+				enforced := newAdmission(t).with(changes(c.change)...)
+				submitted := enforced.pod.DeepCopy()
+				enforced.mark()
+				a := newAdmission(t).with(changes(c.change)...).with(changes(forged)...).with(observing)
+				want := Result{Outcome: c.want.Outcome} // and no warnings
+				if want.Outcome == Held {
+					want.Outcome = Observed
+				}
+
+				require.Equal(t, want, a.result(t))
+
+				if want.Outcome != Observed {
+					if forged == nil {
+						assert.Equal(t, submitted, a.pod, "touches nothing")
+					}
+					return
+				}
+				pod := typed(t, a.pod)
+				assert.True(t, requeue.Observed(pod))
+				assert.Empty(t, pod.Finalizers)
+				pod.Namespace = namespace
+				seal := a.marker.Sealer.Verify(pod)
+				require.Equal(t, requeue.SealValid, seal.State, seal.Error)
+				assert.Equal(t, typed(t, enforced.pod).Annotations[requeue.AnnotationSignature], pod.Annotations[requeue.AnnotationSignature])
+				stamped := a.pod.DeepCopy()
+				require.Equal(t, want, a.result(t), "marked again")
+				assert.Equal(t, stamped, a.pod, "marked again")
+				require.True(t, requeue.Unstamp(a.pod))
+				assert.Equal(t, submitted, a.pod, "stamps are all that was added")
+			})
+		}
+	}
+}
+
+func TestMarkBelievesNoModeThatAPodComesWith(t *testing.T) {
+	a := newAdmission(t).with(annotate(requeue.AnnotationMode, requeue.ModeObserve))
+
+	require.Equal(t, Held, a.mark().Outcome)
+
+	assertHeld(t, a)
+	assert.NotContains(t, typed(t, a.pod).Annotations, requeue.AnnotationMode)
 }
 
 func TestMarkLeavesAPodUnheldWhenItCanNotSign(t *testing.T) {

@@ -9,6 +9,8 @@ type Outcome string
 const (
 	// Held: stamped, attempt 0.
 	Held Outcome = "Held"
+	// Observed: stamped to be looked at, in observe mode; neither held nor kept by a finalizer.
+	Observed Outcome = "Observed"
 	// FromWatcher: the watcher's own replacement, with a good seal; passed as it came.
 	FromWatcher Outcome = "FromWatcher"
 )
@@ -54,6 +56,6 @@ const (
 
 // Outcomes are all there are.
 func Outcomes() []Outcome {
-	return []Outcome{Held, FromWatcher, NotCreate, NotExecutorPod, OtherNamespace, OtherUser, Malformed, Callback, Revoked,
+	return []Outcome{Held, Observed, FromWatcher, NotCreate, NotExecutorPod, OtherNamespace, OtherUser, Malformed, Callback, Revoked,
 		NoName, NodeName, Kueue, RetriesOff, NotTaskInstance, NoLeader, TooLarge, Internal}
 }

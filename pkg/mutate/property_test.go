@@ -60,7 +60,7 @@ func assertOnlyStampsChange(tb testing.TB, s *served, object []byte, user string
 	if executorPod(after) && user != watcherUser { // whose pod with an unknown key passes as it came
 		// A stranger's pod keeps its gates, so that it does not run.
 		rest := slices.DeleteFunc(slices.Clone(stamps), func(s string) bool { return s == "gate hold" && user != schedulerUser })
-		assert.Contains(tb, []string{"", allStamps}, strings.Join(rest, ", "), "all stamps or none")
+		assert.Contains(tb, []string{"", s.stamps}, strings.Join(rest, ", "), "all stamps or none")
 	}
 	again, ok := admit(tb, s, patched, user)
 	require.True(tb, ok)
@@ -69,6 +69,10 @@ func assertOnlyStampsChange(tb testing.TB, s *served, object []byte, user string
 
 const allStamps = "annotation attempt, annotation job-spec, annotation job-spec-checksum, annotation origin, annotation signature, " +
 	"finalizer hold, label airflow_pod_revoked, label tracked"
+
+// observedStamps are those of observe mode: nothing that keeps the pod, or keeps Airflow from seeing it.
+const observedStamps = "annotation attempt, annotation job-spec, annotation job-spec-checksum, annotation mode, annotation origin, " +
+	"annotation signature, label tracked"
 
 // exactly decodes JSON without a change to its numbers.
 func exactly(tb testing.TB, raw []byte) map[string]any {
@@ -129,9 +133,23 @@ func executorPod(object map[string]any) bool {
 }
 
 func TestOnlyStampsChangeOnRandomPods(t *testing.T) {
+	t.Run("enforcing", func(t *testing.T) {
+		testRandomPods(t, serve(t, newAdmission(t).marker.Mark, true), Held)
+	})
+	t.Run("observing", func(t *testing.T) {
+		marker := newAdmission(t).marker
+		marker.Observe = true
+		s := serve(t, marker.Mark, true)
+		s.stamps = observedStamps
+		testRandomPods(t, s, Observed)
+		assert.Zero(t, s.counted(t, admissions)[string(Held)])
+	})
+}
+
+func testRandomPods(t *testing.T, s *served, stamped Outcome) {
+	t.Helper()
 	seed := uint64(20260301)
 	g := generator{rand.New(rand.NewPCG(seed, seed))}
-	s := serve(t, newAdmission(t).marker.Mark, true)
 	for range 2000 {
 		object := g.pod()
 		user := g.oneOf(schedulerUser, schedulerUser, schedulerUser, watcherUser, "anna")
@@ -140,7 +158,7 @@ func TestOnlyStampsChangeOnRandomPods(t *testing.T) {
 			t.Fatalf("user %s, pod %s", user, object)
 		}
 	}
-	for _, outcome := range []Outcome{Held, NotExecutorPod, OtherUser, Malformed, Callback, Revoked, NoName, NodeName, Kueue, RetriesOff, NotTaskInstance} {
+	for _, outcome := range []Outcome{stamped, NotExecutorPod, OtherUser, Malformed, Callback, Revoked, NoName, NodeName, Kueue, RetriesOff, NotTaskInstance} {
 		assert.Greater(t, s.counted(t, admissions)[string(outcome)], 20, "the generator is to reach %s", outcome)
 	}
 }

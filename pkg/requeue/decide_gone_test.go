@@ -195,6 +195,16 @@ func replacedCases() []decisionCase {
 			stripped(sibling(name, "uid-1", asReplacement, noLabel(LabelTracked)))},
 		{"a replacement that was committed with a dead scheduler's id waits for its own decision",
 			given(rejected, annotation(AnnotationDetached, "9"), noLabel(LabelWorker), pods(committed)), stripped(committed)},
+		{"an adoption that lands after the commit is passed on to the replacement",
+			given(rejected, detached, label(LabelWorker, "9"), pods(committed)), to("9", replaced(Commit, committed))},
+		{"an adopted pod is detached anew once its replacement has the adopter's id",
+			given(rejected, detached, label(LabelWorker, "9"), pods(sibling(name, "uid-1", asReplacement, gateOn, label(LabelWorker, "9")))),
+			Decision{Action: Detach, Row: "7b", Reason: ReasonKubeletRejected, Message: inWords, Annotations: map[string]string{
+				AnnotationDetached: "9", AnnotationReason: "KubeletRejected", AnnotationMessage: inWords}}},
+		{"an adoption is not passed on to a replacement that has moved on",
+			given(rejected, detached, label(LabelWorker, "9"), pods(sibling(name, "uid-1", asReplacement, noLabel(LabelTracked)))),
+			Decision{Action: Detach, Row: "7b", Reason: ReasonKubeletRejected, Message: inWords, Annotations: map[string]string{
+				AnnotationDetached: "9", AnnotationReason: "KubeletRejected", AnnotationMessage: inWords}}},
 		{"a pod that is about to come back is detached anew before its replacement is committed",
 			given(rejected, detached, marked, pods(fresh)), detachedAnew(detach("7b", ReasonKubeletRejected, inWords))},
 		{"a replacement that a later scheduler adopted keeps that one's id",

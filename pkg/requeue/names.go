@@ -58,6 +58,10 @@ const (
 	AnnotationDiscarded = prefix + "discarded"
 	// AnnotationReplacedAt is when a pod was replaced for good (RFC 3339): its time to live counts from here.
 	AnnotationReplacedAt = prefix + "replaced-at"
+	// AnnotationMode is ModeObserve on a pod that is only looked at; see Observed.
+	AnnotationMode = prefix + "mode"
+	// ModeObserve is the only mode that a pod is stamped with: without one it is held.
+	ModeObserve = "observe"
 
 	// Tuning, set by a DAG's author in executor_config or by the operator in the pod template.
 

@@ -23,6 +23,10 @@ type Policy struct {
 
 	// The operator's alone.
 
+	// MaxRetriesCap is the most that a pod's own tuning may have; Unlimited: no cap.
+	MaxRetriesCap int
+	// BackoffFloor is the least wait before the second replacement and each after it, at most MaxBackoff; 0 for none.
+	BackoffFloor time.Duration
 	// ClockSkew is how far the clocks of Airflow's machines and the API server's may be apart.
 	ClockSkew time.Duration
 	// TaskQueuedTimeout is Airflow's [scheduler] task_queued_timeout, at most.
@@ -40,6 +44,7 @@ func DefaultPolicy() Policy {
 		Backoff:           5 * time.Second,
 		ImagePullGrace:    2 * time.Minute,
 		AvoidFailedNode:   true,
+		MaxRetriesCap:     Unlimited,
 		ClockSkew:         10 * time.Second,
 		TaskQueuedTimeout: 10 * time.Minute,
 	}
@@ -50,8 +55,13 @@ func tuningAnnotations() []string {
 		AnnotationStartDeadline, AnnotationAvoidFailedNode}
 }
 
-// With returns the policy with a pod's annotations over it. Every value that can't be read leaves the policy as it was
-// and gives a warning that says what would be right.
+// Allows reports whether the cap lets a pod have as many replacements.
+func (p Policy) Allows(maxRetries int) bool {
+	return p.MaxRetriesCap == Unlimited || maxRetries != Unlimited && maxRetries <= p.MaxRetriesCap
+}
+
+// With returns the policy with a pod's annotations over it, within the operator's bounds. Every value that can't be read
+// leaves the policy as it was; it gives a warning that says what would be right, as does one that is out of bounds.
 func (p Policy) With(annotations map[string]string) (Policy, []string) {
 	var warnings []string
 	warn := func(name, want, used string) {
@@ -72,8 +82,9 @@ func (p Policy) With(annotations map[string]string) (Policy, []string) {
 	if v, ok := annotations[AnnotationMaxRetries]; ok {
 		if n, err := strconv.Atoi(strings.TrimSpace(v)); err != nil || n < Unlimited {
 			warn(AnnotationMaxRetries, "a whole number, 0 for off or -1 for unlimited", strconv.Itoa(p.MaxRetries))
-		} else {
-			p.MaxRetries = n
+		} else if p.MaxRetries = n; !p.Allows(n) {
+			p.MaxRetries = p.MaxRetriesCap
+			warnings = append(warnings, fmt.Sprintf("annotation %s: %d is more than the operator allows; using %d", AnnotationMaxRetries, n, p.MaxRetries))
 		}
 	}
 	if v, ok := annotations[AnnotationExcludedReasons]; ok {
@@ -84,6 +95,10 @@ func (p Policy) With(annotations map[string]string) (Policy, []string) {
 		}
 	}
 	duration(AnnotationBackoff, &p.Backoff)
+	if _, ok := annotations[AnnotationBackoff]; ok && p.Backoff < p.BackoffFloor {
+		warnings = append(warnings, fmt.Sprintf("annotation %s: %s is less than the operator allows; no wait is shorter than %s",
+			AnnotationBackoff, p.Backoff, p.BackoffFloor))
+	}
 	duration(AnnotationImagePullGrace, &p.ImagePullGrace)
 	duration(AnnotationStartDeadline, &p.StartDeadline)
 	if v, ok := annotations[AnnotationAvoidFailedNode]; ok {
@@ -117,16 +132,19 @@ func parseReasons(v string) ([]string, bool) {
 }
 
 // BackoffBefore is the wait before the replacement of the given attempt (1 is the first): none, then Backoff, doubled
-// each time up to MaxBackoff. Up to a fifth is taken off, by uid, so that pods that failed together come back apart.
+// each time up to MaxBackoff. Up to a fifth is taken off, by uid, so that pods that failed together come back apart; what
+// is left is never below BackoffFloor.
 func (p Policy) BackoffBefore(attempt int, uid string) time.Duration {
-	if attempt <= 1 || p.Backoff <= 0 {
+	floor := min(max(p.BackoffFloor, 0), MaxBackoff)
+	if attempt <= 1 || p.Backoff <= 0 && floor == 0 {
 		return 0
 	}
-	d := min(p.Backoff, MaxBackoff)
-	for i := 2; i < attempt && d < MaxBackoff; i++ {
+	d := min(max(p.Backoff, 0), MaxBackoff)
+	for i := 2; i < attempt && 0 < d && d < MaxBackoff; i++ {
 		d = min(2*d, MaxBackoff)
 	}
+	d = max(d, min(floor+floor/4, MaxBackoff)) // room for what is taken off, above the floor
 	h := fnv.New32a()
 	_, _ = h.Write([]byte(uid)) // never fails
-	return d - d/5*time.Duration(h.Sum32()%1000)/1000
+	return max(d-d/5*time.Duration(h.Sum32()%1000)/1000, floor)
 }

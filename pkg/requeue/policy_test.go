@@ -1,6 +1,7 @@
 package requeue
 
 import (
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -10,7 +11,7 @@ import (
 
 func TestTheDefaults(t *testing.T) {
 	require.Equal(t, Policy{MaxRetries: 1, ExcludedReasons: []string{"Error"}, Backoff: 5 * time.Second, ImagePullGrace: 2 * time.Minute,
-		StartDeadline: 0, AvoidFailedNode: true, ClockSkew: 10 * time.Second, TaskQueuedTimeout: 10 * time.Minute}, DefaultPolicy())
+		StartDeadline: 0, AvoidFailedNode: true, MaxRetriesCap: Unlimited, BackoffFloor: 0, ClockSkew: 10 * time.Second, TaskQueuedTimeout: 10 * time.Minute}, DefaultPolicy())
 }
 
 func TestAPodsTuningGoesOverThePolicy(t *testing.T) {
@@ -101,6 +102,79 @@ func TestTheOperatorsPolicyIsWhatAValueThatCannotBeReadFallsBackTo(t *testing.T)
 	got, warnings := operator.With(map[string]string{AnnotationMaxRetries: "many"})
 	require.Equal(t, operator, got)
 	require.Equal(t, []string{`annotation airflow-requeue.dev/max-retries: "many" is not a whole number, 0 for off or -1 for unlimited; using 4`}, warnings)
+}
+
+func TestTheOperatorsBoundsHoldAgainstAPodsTuning(t *testing.T) {
+	const prefix = "annotation airflow-requeue.dev/"
+	for _, c := range []struct {
+		name, annotation, value string
+		cap                     int
+		floor                   time.Duration
+		want                    func(*Policy)
+		warning                 string
+	}{
+		{"fewer retries than the cap", AnnotationMaxRetries, "2", 3, 0, func(p *Policy) { p.MaxRetries = 2 }, ""},
+		{"as many as the cap", AnnotationMaxRetries, "3", 3, 0, func(p *Policy) { p.MaxRetries = 3 }, ""},
+		{"more than the cap", AnnotationMaxRetries, "4", 3, 0, func(p *Policy) { p.MaxRetries = 3 },
+			prefix + "max-retries: 4 is more than the operator allows; using 3"},
+		{"no limit under a cap", AnnotationMaxRetries, "-1", 3, 0, func(p *Policy) { p.MaxRetries = 3 },
+			prefix + "max-retries: -1 is more than the operator allows; using 3"},
+		{"off under a cap", AnnotationMaxRetries, "0", 3, 0, func(p *Policy) { p.MaxRetries = 0 }, ""},
+		{"any under a cap that is off", AnnotationMaxRetries, "1", 0, 0, func(p *Policy) { p.MaxRetries = 0 },
+			prefix + "max-retries: 1 is more than the operator allows; using 0"},
+		{"a backoff below the floor", AnnotationBackoff, "1s", -1, 30 * time.Second, func(p *Policy) { p.Backoff = time.Second },
+			prefix + "backoff: 1s is less than the operator allows; no wait is shorter than 30s"},
+		{"a backoff at the floor", AnnotationBackoff, "30s", -1, 30 * time.Second, func(p *Policy) { p.Backoff = 30 * time.Second }, ""},
+		{"another annotation, with a default that is below the floor", AnnotationAvoidFailedNode, "false", -1, 30 * time.Second,
+			func(p *Policy) { p.AvoidFailedNode = false }, ""},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			operator := DefaultPolicy()
+			operator.MaxRetriesCap, operator.BackoffFloor = c.cap, c.floor
+			want := operator
+			c.want(&want)
+			got, warnings := operator.With(map[string]string{c.annotation: c.value})
+			require.Equal(t, want, got)
+			if c.warning == "" {
+				require.Empty(t, warnings)
+				return
+			}
+			require.Equal(t, []string{c.warning}, warnings)
+		})
+	}
+}
+
+func TestNoBackoffFromTheSecondReplacementOnIsBelowTheFloorOrAboveTheMost(t *testing.T) {
+	for _, c := range []struct {
+		name           string
+		backoff, floor time.Duration
+		attempt        int
+		least, most    time.Duration
+	}{
+		{"the first replacement does not wait", 5 * time.Second, time.Minute, 1, 0, 0},
+		{"a backoff below the floor", 5 * time.Second, 30 * time.Second, 2, 30 * time.Second, 37500 * time.Millisecond},
+		{"no backoff at all", 0, 30 * time.Second, 2, 30 * time.Second, 37500 * time.Millisecond},
+		{"no backoff at all, much later", 0, 30 * time.Second, 1 << 40, 30 * time.Second, 37500 * time.Millisecond},
+		{"a backoff that only jitter would take below the floor", 30 * time.Second, 30 * time.Second, 2, 30 * time.Second, 37500 * time.Millisecond},
+		{"a backoff that has outgrown the floor", 30 * time.Second, 30 * time.Second, 3, 48 * time.Second, time.Minute},
+		{"a floor as high as may be", 5 * time.Second, 2 * time.Minute, 2, 2 * time.Minute, 2 * time.Minute},
+		{"a floor that is almost as high", 5 * time.Second, 110 * time.Second, 5, 110 * time.Second, 2 * time.Minute},
+		{"a floor beyond everything", 5 * time.Second, 1<<63 - 1, 2, 2 * time.Minute, 2 * time.Minute},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			p := Policy{Backoff: c.backoff, BackoffFloor: c.floor}
+			different := map[time.Duration]bool{}
+			for i := range 300 {
+				d := p.BackoffBefore(c.attempt, strconv.Itoa(i))
+				require.GreaterOrEqual(t, d, c.least)
+				require.LessOrEqual(t, d, c.most)
+				different[d] = true
+			}
+			if c.least < c.most {
+				require.Greater(t, len(different), 50, "pods that failed together come back apart")
+			}
+		})
+	}
 }
 
 func TestTuningDoesNotReachIntoThePolicyItGoesOver(t *testing.T) {

@@ -74,7 +74,13 @@ func promises() []promise {
 		{"the gate stays on while the backoff lasts", does(Ungate),
 			func(s scene, _ Decision) bool { return !annotationTime(s.Pod, AnnotationNotBefore).After(s.now) }},
 		{"only a replacement of an ended pod that is out of Airflow's sight is committed", does(Commit), func(s scene, d Decision) bool {
-			return Ended(s.Pod) && Detached(s.Pod) && s.Pod.Labels[LabelWorker] == "" && slices.Contains(replacements(s), d.Replacement)
+			return Ended(s.Pod) && Detached(s.Pod) && (s.Pod.Labels[LabelWorker] == "" || Committed(d.Replacement)) &&
+				slices.Contains(replacements(s), d.Replacement)
+		}},
+		{"a replacement is committed again only for a scheduler that adopted the old pod", func(_ scene, d Decision) bool {
+			return d.Action == Commit && Committed(d.Replacement)
+		}, func(s scene, d Decision) bool {
+			return d.Worker != "" && d.Worker == s.Pod.Labels[LabelWorker] && d.Worker != d.Replacement.Labels[LabelWorker]
 		}},
 		{"no second replacement is committed", does(Commit), func(s scene, d Decision) bool {
 			return Committed(d.Replacement) || !slices.ContainsFunc(replacements(s), Committed)
@@ -103,7 +109,9 @@ func promises() []promise {
 		}},
 		{"while the mark is on the pod no replacement is made or committed", func(s scene, _ Decision) bool {
 			return s.Pod.Annotations[AnnotationUndoing] == "true"
-		}, func(_ scene, d Decision) bool { return d.Action != Create && d.Action != Commit }},
+		}, func(_ scene, d Decision) bool {
+			return d.Action != Create && (d.Action != Commit || Committed(d.Replacement))
+		}},
 		{"while row and pod name different schedulers, no scheduler is given the pod", func(s scene, _ Decision) bool {
 			w := Worker(s.Pod)
 			return w != "" && queuedHere(s) && s.Row.Task.QueuedByJobID > 0 && w != strconv.FormatInt(s.Row.Task.QueuedByJobID, 10) &&

@@ -100,6 +100,9 @@ func replaced(f facts) (Decision, bool) {
 	}
 	d := Decision{Reason: ReasonReplaced, Message: "replaced by " + r.Name, Replacement: r}
 	switch {
+	case Committed(r) && Tracked(r) && Reattached(f.pod) && Worker(r) != Worker(f.pod):
+		// An adoption came after the detach. Its scheduler is passed on before the detach is repeated, which forgets that.
+		d.Action, d.Worker = Commit, Worker(f.pod)
 	case !outOfSight(f.pod):
 		return f.detach(), true
 	case !Committed(r):

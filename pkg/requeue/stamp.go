@@ -17,7 +17,7 @@ func stampAnnotations() []string {
 	return []string{AnnotationAttempt, AnnotationJobSpec, AnnotationJobSpecChecksum, AnnotationSignature, AnnotationOrigin,
 		AnnotationRequeueOf, AnnotationQueuedAt, AnnotationNotBefore, AnnotationCommitted, AnnotationDetached,
 		AnnotationReason, AnnotationMessage, AnnotationWaitingSince, AnnotationReleasedAt, AnnotationDiscarded,
-		AnnotationReplacedAt}
+		AnnotationReplacedAt, AnnotationUndoing, AnnotationMode}
 }
 
 // Unstamp takes everything of ours but tuning and gate off a pod that is about to be created, and reports whether there
@@ -129,6 +129,7 @@ type stamps struct {
 	origin       string
 	packed       string // job spec and its checksum
 	checksum     string
+	observed     bool              // neither hold nor finalizer
 	more         map[string]string // annotations of a replacement
 }
 
@@ -149,14 +150,18 @@ func (s *Sealer) stamp(pod *unstructured.Unstructured, st stamps) error {
 		}
 		return m
 	}
-	pod.SetLabels(set(pod.GetLabels(), LabelHold, HoldValue, LabelTracked, st.installation))
+	labels := set(pod.GetLabels(), LabelTracked, st.installation)
+	if !st.observed {
+		labels[LabelHold] = HoldValue
+	}
+	pod.SetLabels(labels)
 	annotations := set(pod.GetAnnotations(), AnnotationAttempt, strconv.Itoa(st.attempt), AnnotationOrigin, st.origin,
 		AnnotationJobSpec, st.packed, AnnotationJobSpecChecksum, st.checksum)
 	for k, v := range st.more {
 		annotations[k] = v
 	}
 	pod.SetAnnotations(annotations)
-	if !slices.Contains(pod.GetFinalizers(), Finalizer) {
+	if !st.observed && !slices.Contains(pod.GetFinalizers(), Finalizer) {
 		pod.SetFinalizers(append(pod.GetFinalizers(), Finalizer))
 	}
 	account, _, _ := unstructured.NestedString(pod.Object, "spec", "serviceAccountName") // empty means default

@@ -146,7 +146,8 @@ func TestUnstampTakesTuningForWhatItIs(t *testing.T) {
 // Every name under our prefix is either tuning or never believed on the way in.
 func TestEveryAnnotationOfOursIsAStampOrTuning(t *testing.T) {
 	pod := given(failed, asReplacement, detached, reasonRecorded("x", "x"), waitingSince(noon(), "x"), annotation(AnnotationReleasedAt, "x"),
-		annotation(AnnotationDiscarded, "x"), annotation(AnnotationReplacedAt, "x"), annotation(AnnotationJobSpec, "x")).Pod
+		annotation(AnnotationDiscarded, "x"), annotation(AnnotationReplacedAt, "x"), annotation(AnnotationJobSpec, "x"),
+		annotation(AnnotationMode, "x"), annotation(AnnotationUndoing, "x")).Pod
 	for name := range pod.Annotations {
 		if name != annotationTryNumber {
 			require.Contains(t, stampAnnotations(), name)

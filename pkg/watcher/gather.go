@@ -27,7 +27,7 @@ func (w *Watcher) decide(ctx context.Context, p *heldPod, created *corev1.Pod) (
 	for {
 		d := requeue.Decide(in, w.opts.Policy, w.clock.Now())
 		if d.Action != requeue.Read {
-			return d, in, nil
+			return w.braked(in, d), in, nil
 		}
 		if d.Need == requeue.NeedRow {
 			err = w.readRow(ctx, &in)
@@ -43,13 +43,13 @@ func (w *Watcher) decide(ctx context.Context, p *heldPod, created *corev1.Pod) (
 // gather collects what costs nothing.
 func (w *Watcher) gather(ctx context.Context, p *heldPod, created *corev1.Pod) (requeue.Input, error) {
 	now := w.clock.Now()
-	in := requeue.Input{Pod: p.Pod, Seal: p.seal, NamespaceTerminating: w.terminating(p.Namespace)}
+	in := requeue.Input{Pod: w.asHeld(p.Pod), Seal: p.seal, NamespaceTerminating: w.terminating(p.Namespace)}
 	if in.Seal.State == requeue.SealUnknownKey {
 		fresh, err := w.get(ctx, p.Pod) // the informer's has no job spec to verify again
 		if err != nil {
 			return in, err
 		}
-		in.Pod, in.Seal = fresh, w.sealer.Verify(fresh)
+		in.Pod, in.Seal = w.asHeld(fresh), w.sealer.Verify(fresh)
 	}
 	in.Siblings.Pods = w.siblings(p)
 	if created != nil { // newer than the informer's, if that has it

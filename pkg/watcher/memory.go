@@ -30,6 +30,7 @@ type podMemory struct {
 	refusals     int
 	terminating  bool   // a create was answered that the namespace is terminating
 	written      string // resourceVersion of our own last write
+	observation  observation
 }
 
 // view is what an adoption changes in two steps.

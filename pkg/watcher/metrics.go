@@ -11,6 +11,7 @@ import (
 // metrics are labelled by outcome and reason only: never by pod, task or namespace, whose number nothing bounds.
 type metrics struct {
 	outcomes  *prometheus.CounterVec
+	observed  *prometheus.CounterVec
 	requeues  *prometheus.CounterVec
 	recovery  prometheus.Histogram
 	writes    *prometheus.CounterVec
@@ -21,10 +22,12 @@ type metrics struct {
 	failures  prometheus.Counter
 }
 
-func newMetrics(r prometheus.Registerer, tracked, readable, leading func() float64) (*metrics, error) {
+func newMetrics(r prometheus.Registerer, tracked, readable, leading, storm func() float64) (*metrics, error) {
 	m := &metrics{
 		outcomes: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "airflow_requeue_outcomes_total",
 			Help: "Holds ended and pods deleted, by outcome and reason; requeues are counted apart."}, []string{"outcome", "reason"}),
+		observed: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "airflow_requeue_observed_total",
+			Help: "Pods of observe mode, by what would have become of them."}, []string{"outcome", "reason"}),
 		requeues: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "airflow_requeue_requeues_total",
 			Help: "Pods replaced, by reason."}, []string{"reason"}),
 		recovery: prometheus.NewHistogram(prometheus.HistogramOpts{Name: "airflow_requeue_recovery_seconds",
@@ -45,10 +48,11 @@ func newMetrics(r prometheus.Registerer, tracked, readable, leading func() float
 	gauge := func(name, help string, f func() float64) prometheus.Collector {
 		return prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, f)
 	}
-	for _, c := range []prometheus.Collector{m.outcomes, m.requeues, m.recovery, m.writes, m.conflicts, m.errors, m.queries, m.rows, m.failures,
+	for _, c := range []prometheus.Collector{m.outcomes, m.observed, m.requeues, m.recovery, m.writes, m.conflicts, m.errors, m.queries, m.rows, m.failures,
 		gauge("airflow_requeue_tracked_pods", "Pods on the watcher's list.", tracked),
 		gauge("airflow_requeue_database_readable", "1 while the metadata database can be read.", readable),
 		gauge("airflow_requeue_leader", "1 while this process leads.", leading),
+		gauge("airflow_requeue_storm_breaker_open", "1 from when a pod was reported for --storm-breaker until none was for a minute.", storm),
 	} {
 		if err := r.Register(c); err != nil {
 			return nil, err

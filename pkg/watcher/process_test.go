@@ -29,6 +29,9 @@ type process struct {
 	*watcher.Watcher
 	wire *wire
 	rows *tap
+	// options may be changed by what disturbs the process.
+	options watcher.Options
+	metrics *prometheus.Registry
 	// stop ends the process and returns when its last write is done.
 	stop func()
 }
@@ -62,7 +65,8 @@ func (w *world) lead(p *process) {
 // start starts a process that does not lead.
 func (w *world) start(disturb ...func(*process)) *process {
 	w.t.Helper()
-	p := &process{wire: &wire{bell: w.bell}, rows: &tap{bell: w.bell}}
+	p := &process{wire: &wire{bell: w.bell}, rows: &tap{bell: w.bell}, metrics: prometheus.NewRegistry(),
+		options: watcher.Options{Installation: installation, Namespaces: []string{w.namespace}, Policy: w.policy, ReplacedPodTTL: w.ttl, Workers: 16}}
 	for _, d := range disturb {
 		d(p)
 	}
@@ -81,9 +85,9 @@ func (w *world) start(disturb ...func(*process)) *process {
 	require.NoError(w.t, broadcaster.StartRecordingToSinkWithContext(ctx))
 	log := slog.New(slog.NewTextHandler(w.t.Output(), &slog.HandlerOptions{Level: slog.LevelDebug}))
 	p.Watcher, err = watcher.New(
-		watcher.Options{Installation: installation, Namespaces: []string{w.namespace}, Policy: w.policy, ReplacedPodTTL: w.ttl, Workers: 16},
+		p.options,
 		watcher.Dependencies{Client: client, Rows: p.rows, Sealer: w.sealer, Clock: w.clock, Log: log,
-			Events: broadcaster.NewRecorder(scheme.Scheme, "airflow-requeue"), Registry: prometheus.NewRegistry()})
+			Events: broadcaster.NewRecorder(scheme.Scheme, "airflow-requeue"), Registry: p.metrics})
 	require.NoError(w.t, err)
 	require.NoError(w.t, p.Start(ctx))
 	p.stop = sync.OnceFunc(func() {

@@ -22,9 +22,12 @@ var errLater = errors.New("a sibling has changed")
 // sync takes a pod as far as it can go now: decide, write once, decide again on what the write returned. It returns
 // when to look again; 0 leaves that to the next event.
 func (w *Watcher) sync(ctx context.Context, name cache.ObjectName) (time.Duration, error) {
-	p := w.cached(name)
+	p := w.lookUp(name)
 	if p == nil || w.memory.behind(p.Pod) {
 		return 0, nil
+	}
+	if requeue.Observed(p.Pod) {
+		return w.observe(ctx, p)
 	}
 	var created *corev1.Pod // a replacement that the informer may not have yet
 	for range maxSteps {
@@ -115,6 +118,7 @@ func (w *Watcher) apply(ctx context.Context, in requeue.Input, d requeue.Decisio
 		return out, err
 	}
 	w.tell(in, d)
+	w.unbraked(in, d)
 	if out.pod == nil {
 		return out, nil
 	}

@@ -33,6 +33,7 @@ type Options struct {
 	Policy         requeue.Policy
 	ReplacedPodTTL time.Duration // how long replaced pods are kept; 0 deletes at once
 	Workers        int           // pods settled at the same time
+	StormBreaker   int           // pods that may begin to be replaced within a minute; 0 for any number
 }
 
 // Watcher settles the held pods of one installation. Start it, then Lead as long as the Lease is held.
@@ -47,6 +48,8 @@ type Watcher struct {
 	metrics    *metrics
 	memory     *memory
 	database   *database
+	storm      *storm
+	vanished   vanished
 	pods       map[string]cache.SharedIndexInformer // by namespace
 	namespaces map[string]cache.SharedIndexInformer
 	leading    atomic.Bool
@@ -69,7 +72,7 @@ type Dependencies struct {
 // New returns a Watcher that does nothing yet.
 func New(opts Options, d Dependencies) (*Watcher, error) {
 	w := &Watcher{writer: writer{d.Client}, opts: opts, rows: d.Rows, sealer: d.Sealer, events: d.Events, clock: d.Clock, log: d.Log,
-		memory: newMemory(), database: &database{log: d.Log},
+		memory: newMemory(), database: &database{log: d.Log}, storm: newStorm(opts.StormBreaker),
 		pods: map[string]cache.SharedIndexInformer{}, namespaces: map[string]cache.SharedIndexInformer{}}
 	for _, ns := range opts.Namespaces {
 		informer, err := newPodInformer(d.Client, ns, opts.Installation, d.Sealer)
@@ -94,7 +97,8 @@ func New(opts Options, d Dependencies) (*Watcher, error) {
 		}
 	}
 	var err error
-	w.metrics, err = newMetrics(d.Registry, func() float64 { return float64(len(w.tracked())) }, gauge(w.database.readable), gauge(w.leading.Load))
+	w.metrics, err = newMetrics(d.Registry, func() float64 { return float64(len(w.tracked())) }, gauge(w.database.readable), gauge(w.leading.Load),
+		gauge(w.storm.open))
 	if err != nil {
 		return nil, fmt.Errorf("registering metrics: %w", err)
 	}
@@ -160,6 +164,7 @@ func (w *Watcher) Lead(ctx context.Context) {
 	}
 	group.Go(func() { w.watchDatabase(ctx) })
 	group.Go(func() { w.cleanUp(ctx) })
+	group.Go(func() { w.watchStorm(ctx) })
 	<-ctx.Done()
 	w.queue.Store(nil)
 	q.ShutDown()
@@ -213,6 +218,10 @@ func (w *Watcher) handler(informer cache.SharedIndexInformer) cache.ResourceEven
 			}
 			p, ok := obj.(*heldPod)
 			if !ok {
+				return
+			}
+			if w.keep(p) {
+				enqueue(p)
 				return
 			}
 			w.memory.forget(p.UID)
@@ -270,6 +279,7 @@ func (w *Watcher) tracked() map[types.UID]*heldPod {
 			}
 		}
 	}
+	w.vanished.addTo(pods)
 	return pods
 }
 
