@@ -49,7 +49,7 @@ func ended() []scenario {
 			assert.Equal(s.T, runs.ResourceVersion, s.live(runs).ResourceVersion, "a pod that runs is left alone")
 			back()
 			s.eventually("the Lease says that the leader can decide", s.leaderReady)
-			s.untilHolding(s.T)
+			s.untilStamping(s.T)
 			s.saw("succeeded "+well.Name, "failed "+pod.Name)
 		}},
 		{row: "21", seen: "row not read, readable again within 60 s", want: "read, then as any other", alone: true, play: func(s *stage) {

@@ -46,8 +46,7 @@ func faults() map[string][]edit {
 		"28": {{endedRules, `f.policy.MaxRetries, describe(f.pod))}, !f.budgetLeft()`, `f.policy.MaxRetries, describe(f.pod))}, false`}},
 		"29": {{endedRules, `FormatTime(f.startBy()) + "; " + describe(f.pod)}, ok`, `FormatTime(f.startBy()) + "; " + describe(f.pod)}, false && ok`}},
 		"30": {{endedRules, `case f.Refused.Kind == RefusedForGood:`, `case false && f.Refused.Kind == RefusedForGood:`}},
-		// The scheduler is forgotten.
-		"31": {{goneRules, `cmp.Or(Worker(f.pod), noWorker)`, `cmp.Or("", noWorker)`}},
+		"31": {{endedRules, `attempt := Attempt(f.pod) + 1`, `attempt := Attempt(f.pod) + 2`}},
 
 		// What was just created is forgotten, and its name is another each time.
 		"a": {
@@ -75,5 +74,8 @@ func faults() map[string][]edit {
 		"l": {{"pkg/requeue/queueing.go", `return t.QueuedAt.Equal(known)`, `return true`}},
 		"m": {{endedRules, `if t == nil || Detached(f.pod) {`, `if t == nil {`}},
 		"n": {{"pkg/requeue/decide.go", `f.phaseOpen() && (Ended(f.pod) || Gated(f.pod)):`, `f.phaseOpen() && Gated(f.pod):`}},
+		"o": {{"pkg/requeue/policy.go", `} else if p.MaxRetries = n; !p.Allows(n) {`, `} else if p.MaxRetries = n; false && !p.Allows(n) {`}},
+		"p": {{"pkg/watcher/storm.go", `len(s.begun) < s.limit {`, `len(s.begun) < 10*s.limit {`}},
+		"q": {{"pkg/watcher/sync.go", `if requeue.Observed(p.Pod) {`, `if false && requeue.Observed(p.Pod) {`}},
 	}
 }

@@ -200,5 +200,13 @@ func notReplaced() []scenario {
 
 		{row: "30", seen: "create refused for good, 403", want: "report, Refused", play: func(s *stage) { s.refusedForGood(metav1.StatusReasonForbidden, "row30") }},
 		{row: "30", seen: "create refused for good, 422", want: "report, Refused", play: func(s *stage) { s.refusedForGood(metav1.StatusReasonInvalid, "row30") }},
+		{row: "30", seen: "the storm breaker is open", want: "report, Storm", watcher: []string{"--storm-breaker=1"}, play: func(s *stage) {
+			first, second := s.submit(s.queue()), s.submit(s.queue())
+			s.reject(first)
+			s.replaced(first, requeue.ReasonKubeletRejected, "OutOfcpu")
+			s.reject(second)
+			s.reported(second, requeue.ReasonStorm, "too many replacements lately; OutOfcpu")
+			s.saw("failed " + second.Name)
+		}},
 	}
 }

@@ -89,7 +89,7 @@ func TestAPlantedFaultIsCaughtByItsRow(t *testing.T) {
 			var played sync.WaitGroup
 			var mu sync.Mutex
 			var caught []string
-			common := sync.OnceValue(func() *installation { return install(t, shared.servers, built) })
+			common := sync.OnceValue(func() *installation { return install(t, shared.servers, built, nil, nil) })
 			for _, c := range slices.Concat(rows(), promises()) {
 				if c.row != row {
 					continue
@@ -97,7 +97,7 @@ func TestAPlantedFaultIsCaughtByItsRow(t *testing.T) {
 				played.Go(func() {
 					tried := newTrial(t)
 					tried.run(func() {
-						if c.alone || c.outage {
+						if c.isAlone() {
 							c.on(tried, c.install(tried, built), plantedPatience)
 						} else {
 							c.on(tried, common(), plantedPatience)
@@ -106,13 +106,13 @@ func TestAPlantedFaultIsCaughtByItsRow(t *testing.T) {
 					if tried.Failed() {
 						mu.Lock()
 						defer mu.Unlock()
-						caught = append(caught, c.name()+"\n"+tried.said())
+						caught = append(caught, c.name()+": "+tried.said())
 					}
 				})
 			}
 			played.Wait()
 			require.NotEmpty(t, caught, "no case of row %s failed with its fault", row)
-			t.Logf("caught by %d of the row's cases, such as %s", len(caught), caught[0])
+			t.Logf("caught by %d of the row's cases: %s", len(caught), strings.Join(caught, "\n"))
 		})
 	}
 }

@@ -149,7 +149,7 @@ func (i *installation) startWatcher(config *rest.Config, flags ...string) *proce
 }
 
 // startWebhook runs the webhook and registers it for the namespace.
-func (i *installation) startWebhook() *process {
+func (i *installation) startWebhook(flags ...string) *process {
 	i.T.Helper()
 	certificate, key, err := cert.GenerateSelfSignedCertKey("127.0.0.1", []net.IP{net.IPv4(127, 0, 0, 1)}, nil)
 	require.NoError(i.T, err)
@@ -157,10 +157,10 @@ func (i *installation) startWebhook() *process {
 	require.NoError(i.T, err)
 	address := listener.Addr().String()
 	require.NoError(i.T, listener.Close())
-	p := i.start("webhook", "--kubeconfig="+i.kubeconfig(i.Config), "--tls-cert-file="+file(i.T, "tls.crt", certificate),
-		"--tls-private-key-file="+file(i.T, "tls.key", key), "--signing-keys-dir="+i.KeysDir, "--installation="+world.Installation,
-		"--namespace="+i.Namespace, "--lease-namespace="+i.Namespace, "--watcher-user="+i.watcherUser(), "--airflow-user="+account,
-		"--listen="+address, "--metrics-listen=127.0.0.1:0", "--log-format=text", "--log-level=debug")
+	p := i.start("webhook", append([]string{"--kubeconfig=" + i.kubeconfig(i.Config), "--tls-cert-file=" + file(i.T, "tls.crt", certificate),
+		"--tls-private-key-file=" + file(i.T, "tls.key", key), "--signing-keys-dir=" + i.KeysDir, "--installation=" + world.Installation,
+		"--namespace=" + i.Namespace, "--lease-namespace=" + i.Namespace, "--watcher-user=" + i.watcherUser(), "--airflow-user=" + account,
+		"--listen=" + address, "--metrics-listen=127.0.0.1:0", "--log-format=text", "--log-level=debug"}, flags...)...)
 	url := "https://" + address + mutate.Path
 	// Its own timeout is 2 s; a busy machine must not let a pod through unheld.
 	ignore, none, timeout := admissionv1.Ignore, admissionv1.SideEffectClassNone, int32(30)

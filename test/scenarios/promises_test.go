@@ -15,7 +15,7 @@ import (
 
 // promises are the cases of the letters, in their order.
 func promises() []scenario {
-	return slices.Concat(duplicates(), races(), outages(), refusals(), queueings())
+	return slices.Concat(duplicates(), races(), outages(), refusals(), queueings(), modes())
 }
 
 // duplicates are a and b.

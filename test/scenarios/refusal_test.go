@@ -10,7 +10,6 @@ import (
 	"strings"
 	"sync/atomic"
 
-	"encoding/pem"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	reviewv1 "k8s.io/api/admission/v1"

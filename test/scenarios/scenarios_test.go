@@ -17,6 +17,8 @@ type scenario struct {
 	alone bool
 	// outage is alone, with an API server of its own.
 	outage bool
+	// watcher and webhook are flags beyond those that there always are; the case is alone.
+	watcher, webhook []string
 	// grace is what the play waits for by the clock; all else comes in moments.
 	grace time.Duration
 	play  func(s *stage)
@@ -58,18 +60,21 @@ func (c scenario) install(t testing.TB, built programs) *installation {
 		})
 		servers = own
 	}
-	return install(t, servers, built)
+	return install(t, servers, built, c.watcher, c.webhook)
 }
+
+// isAlone reports whether a case has an installation to itself.
+func (c scenario) isAlone() bool { return c.alone || c.outage || len(c.watcher)+len(c.webhook) > 0 }
 
 // play plays cases at the same time, on one installation where they can.
 func play(t *testing.T, cases []scenario) {
 	t.Helper()
-	common := install(t, shared.servers, shared.programs)
+	common := install(t, shared.servers, shared.programs, nil, nil)
 	for _, c := range cases {
 		t.Run(c.name(), func(t *testing.T) {
 			t.Parallel()
 			i := common
-			if c.alone || c.outage {
+			if c.isAlone() {
 				i = c.install(t, shared.programs)
 			}
 			c.on(t, i, world.Patience)

@@ -41,15 +41,15 @@ type installation struct {
 }
 
 // install starts an installation and returns when its webhook holds pods.
-func install(t testing.TB, servers *controlplane.ControlPlane, built programs) *installation {
+func install(t testing.TB, servers *controlplane.ControlPlane, built programs, watcher, webhook []string) *installation {
 	t.Helper()
 	w := world.New(t, servers.Config(), ddl)
 	i := &installation{World: w, servers: servers, programs: built, history: newHistory(t, w.Client, w.Namespace)}
 	w.WatchAs(2)
 	i.airflow = i.scheduler(1)
-	i.watcher = i.startWatcher(i.access(i.watcherUser()))
-	i.webhook = i.startWebhook()
-	i.untilHolding(t)
+	i.watcher = i.startWatcher(i.access(i.watcherUser()), watcher...)
+	i.webhook = i.startWebhook(webhook...)
+	i.untilStamping(t)
 	return i
 }
 
@@ -61,25 +61,28 @@ func (i *installation) scheduler(job int64) executor.Scheduler {
 	return executor.Scheduler{Client: client, Namespace: i.Namespace, JobID: job}
 }
 
-// untilHolding waits for the webhook to hold: it does once it has seen a leader renew its Lease.
-func (i *installation) untilHolding(t testing.TB) {
+// untilStamping waits for the webhook to hold, or to observe: it does once it has seen a leader renew its Lease.
+func (i *installation) untilStamping(t testing.TB) {
 	t.Helper()
-	require.Eventually(t, func() bool { return i.holds(t) }, world.Patience, 200*time.Millisecond, "no pod is held")
+	require.Eventually(t, func() bool { return requeue.Tracked(i.probe(t)) }, world.Patience, 200*time.Millisecond, "no pod is stamped")
 }
 
 // untilNotHolding waits for the webhook to let pods through unheld.
 func (i *installation) untilNotHolding(t testing.TB) {
 	t.Helper()
-	require.Eventually(t, func() bool { return !i.holds(t) }, world.Patience, 200*time.Millisecond, "pods are held")
+	require.Eventually(t, func() bool { return !requeue.Tracked(i.probe(t)) }, world.Patience, 200*time.Millisecond, "pods are held")
 }
 
-// holds asks whether a pod would be held; none is created.
-func (i *installation) holds(t testing.TB) bool {
+// probe is what admission makes of a pod; none is created.
+func (i *installation) probe(t testing.TB) *corev1.Pod {
 	t.Helper()
 	task := executor.NewTask("probe", "probe", "manual__1", time.Now().UTC())
 	task.Namespace, task.JobID = i.Namespace, 1
 	pod, err := i.airflow.Client.CoreV1().Pods(i.Namespace).Create(t.Context(), executor.Pod(task), metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}})
-	return assert.NoError(t, err) && requeue.Held(pod)
+	if !assert.NoError(t, err) {
+		return &corev1.Pod{}
+	}
+	return pod
 }
 
 // stage is an installation as one case sees it, with the task instances that are the case's own.
@@ -167,7 +170,7 @@ func (s *stage) submit(task executor.Task) *corev1.Pod {
 	s.T.Helper()
 	if s.interrupted {
 		s.untilLed()
-		s.untilHolding(s.T)
+		s.untilStamping(s.T)
 		s.interrupted = false
 	}
 	pod, err := s.airflow.Create(s.T.Context(), task)

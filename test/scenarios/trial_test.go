@@ -51,14 +51,15 @@ func (t *trial) run(play func()) {
 	}
 }
 
-// said is how the trial failed first.
+// said is how the trial failed first, without the trace.
 func (t *trial) said() string {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if len(t.lines) == 0 {
 		return ""
 	}
-	return strings.TrimSpace(t.lines[0])
+	_, said, _ := strings.Cut(t.lines[0], "Error:")
+	return strings.Join(strings.Fields(said), " ")
 }
 
 func (t *trial) Context() context.Context { return t.ctx }

@@ -59,7 +59,7 @@ func (s *stage) rewire() *wire {
 	s.watcher.stop()
 	s.watcher = s.startWatcher(&rest.Config{Host: w.server.URL})
 	s.untilLed()
-	s.untilHolding(s.T)
+	s.untilStamping(s.T)
 	return w
 }
 
