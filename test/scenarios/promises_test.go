@@ -191,6 +191,18 @@ func races() []scenario {
 			s.runsOnceUnder2(task, s.takenOver(pod, requeue.ReasonKubeletRejected, "OutOfcpu"))
 			assert.True(s.T, wire.done())
 		}},
+		{row: "d", seen: "another scheduler adopts, and its patch lands after our commit", want: "the task runs once, under the adopter", alone: true, play: func(s *stage) {
+			task := s.queue()
+			pod := s.submit(task)
+			wire := s.rewire()
+			wire.afterThe(committing, func() {
+				s.change(pod, map[string]any{requeue.LabelWorker: "2"}, nil) // the executor's patch, of before the detach
+				s.row(task, queuedBy(2))
+			})
+			s.reject(pod)
+			s.runsOnceUnder2(task, s.takenOver(pod, requeue.ReasonKubeletRejected, "OutOfcpu"))
+			assert.True(s.T, wire.done())
+		}},
 		{row: "d", seen: "another scheduler adopts after the replacement exists", want: "the task runs once", play: func(s *stage) {
 			task := s.queue()
 			replacement := s.untilFree(s.reject(s.submit(task)))

@@ -24,10 +24,11 @@ type write struct {
 
 // The writes that something happens in the middle of.
 var (
-	detaching = write{http.MethodPatch, `"add","path":"/metadata/labels/` + requeue.LabelExecutorDone}
-	creating  = write{http.MethodPost, `"` + requeue.AnnotationRequeueOf + `"`}
-	ungating  = write{http.MethodPatch, "/spec/schedulingGates/"}
-	lifting   = write{http.MethodPatch, `"remove","path":"/metadata/labels/` + requeue.LabelHold}
+	detaching  = write{http.MethodPatch, `"add","path":"/metadata/labels/` + requeue.LabelExecutorDone}
+	creating   = write{http.MethodPost, `"` + requeue.AnnotationRequeueOf + `"`}
+	committing = write{http.MethodPatch, `/metadata/annotations/airflow-requeue.dev~1committed"`}
+	ungating   = write{http.MethodPatch, "/spec/schedulingGates/"}
+	lifting    = write{http.MethodPatch, `"remove","path":"/metadata/labels/` + requeue.LabelHold}
 )
 
 // wire stands between a watcher and the API server.
