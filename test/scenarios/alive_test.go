@@ -58,7 +58,7 @@ func (s *stage) queueAgain(task executor.Task, later time.Duration) executor.Tas
 }
 
 func alive() []scenario {
-	const deadline = 20 * time.Second
+	const deadline = 30 * time.Second
 	return []scenario{
 		{row: "9", seen: "row not read, at first sight", want: "read: it tells this queueing from a later one", play: func(s *stage) {
 			task := s.queue(airflow2)
@@ -89,8 +89,8 @@ func alive() []scenario {
 			s.neverRan(late)
 			s.sawNothing()
 		}},
-		{row: "10", seen: "our gate is on, row failed", want: "delete, hold kept, Superseded; at its end report", grace: 20 * time.Second, play: func(s *stage) {
-			task := s.queue(patient("20s"))
+		{row: "10", seen: "our gate is on, row failed", want: "delete, hold kept, Superseded; at its end report", grace: time.Minute, play: func(s *stage) {
+			task := s.queue(patient("1m"))
 			pod := s.gated(task)
 			s.row(task, state("failed"))
 			s.deleted(pod, requeue.ReasonSuperseded, "no longer queued as it was for this pod")
@@ -99,8 +99,8 @@ func alive() []scenario {
 			s.neverRan(pod)
 			s.saw("failed " + pod.Name)
 		}},
-		{row: "10", seen: "our gate is on, row queued again with a pod of its own", want: "delete, hold kept, Superseded; at its end discard", grace: 20 * time.Second, play: func(s *stage) {
-			task := s.queue(patient("20s"))
+		{row: "10", seen: "our gate is on, row queued again with a pod of its own", want: "delete, hold kept, Superseded; at its end discard", grace: time.Minute, play: func(s *stage) {
+			task := s.queue(patient("1m"))
 			pod := s.gated(task)
 			later := s.submit(s.queueAgain(task, time.Minute))
 			s.deleted(pod, requeue.ReasonSuperseded, "no longer queued as it was for this pod")
@@ -110,11 +110,11 @@ func alive() []scenario {
 			s.stays(s.live(later))
 			s.sawNothing()
 		}},
-		{row: "10", seen: "our gate is on, row 29 applies", want: "delete, hold kept, Superseded", alone: true, grace: time.Minute, play: func(s *stage) {
-			task := s.queue(patient("25s"), func(task *executor.Task) { task.TokenLifetime = 90 * time.Second })
+		{row: "10", seen: "our gate is on, row 29 applies", want: "delete, hold kept, Superseded", alone: true, grace: 2 * time.Minute, play: func(s *stage) {
+			task := s.queue(patient("1m"), func(task *executor.Task) { task.TokenLifetime = 150 * time.Second })
 			pod := s.gated(task)
 			s.withoutWatcher(func() {
-				s.eventually("less than 30 s of the token are left", func() bool { return time.Since(task.QueuedAt) > 61*time.Second })
+				s.eventually("less than 30 s of the token are left", func() bool { return time.Since(task.QueuedAt) > 121*time.Second })
 			})
 			s.deleted(pod, requeue.ReasonSuperseded, "it could not start before Airflow gives the task up")
 			s.reported(pod, requeue.ReasonTooLate, "")
@@ -122,11 +122,11 @@ func alive() []scenario {
 			s.saw("failed " + pod.Name)
 		}},
 
-		{row: "11", seen: "our gate is on", want: "wait until its backoff is over, then ungate", grace: 20 * time.Second, play: func(s *stage) {
-			pod := s.gated(s.queue(patient("20s")))
+		{row: "11", seen: "our gate is on", want: "wait until its backoff is over, then ungate", grace: time.Minute, play: func(s *stage) {
+			pod := s.gated(s.queue(patient("1m")))
 			over, err := time.Parse(time.RFC3339Nano, pod.Annotations[requeue.AnnotationNotBefore])
 			require.NoError(s.T, err)
-			assert.Greater(s.T, over.Sub(pod.CreationTimestamp.Time), 14*time.Second, "20 s, up to a fifth taken off, and whole seconds")
+			assert.Greater(s.T, over.Sub(pod.CreationTimestamp.Time), 45*time.Second, "a minute, up to a fifth taken off, and whole seconds")
 			s.until(pod.Name, "free to run", func(p *corev1.Pod) bool { return !requeue.Gated(p) })
 			assert.False(s.T, s.at(pod, "free", func(p *corev1.Pod) bool { return !requeue.Gated(p) }).Before(over))
 			s.sawNothing()

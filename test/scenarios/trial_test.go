@@ -59,7 +59,9 @@ func (t *trial) said() string {
 		return ""
 	}
 	_, said, _ := strings.Cut(t.lines[0], "Error:")
-	return strings.Join(strings.Fields(said), " ")
+	said, about, _ := strings.Cut(said, "Test:")
+	_, about, _ = strings.Cut(about, "Messages:")
+	return strings.Join(strings.Fields(fmt.Sprintf("%.300s %s", said, about)), " ")
 }
 
 func (t *trial) Context() context.Context { return t.ctx }

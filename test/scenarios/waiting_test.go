@@ -18,7 +18,7 @@ const (
 	unavailable = "failed to pull and unpack image: failed with status code [manifests latest]: 503 Service Unavailable"
 	notFound    = `rpc error: code = NotFound desc = failed to pull and unpack image "apache/airflow": not found`
 	short       = 2 * time.Second  // a grace that is to pass
-	patience    = 15 * time.Second // one that is to be there still after a few requests
+	patience    = 30 * time.Second // one that is to be there still after a few requests
 )
 
 // graced gives an image pull a short grace.
