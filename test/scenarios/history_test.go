@@ -220,6 +220,27 @@ func (h *history) breaches(origin string) []string {
 	return slices.Clone(h.broken[origin])
 }
 
+// unfinished reports whether a pod is over and still carries what keeps it from Airflow, or from going.
+func unfinished(p *corev1.Pod) bool {
+	return requeue.Ended(p) && (slices.Contains(p.Finalizers, requeue.Finalizer) || requeue.Attached(p) && requeue.Held(p))
+}
+
+// left is what was broken in any chain, and which pods are unfinished.
+func (h *history) left() []string {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	var lines []string
+	for _, broken := range h.broken {
+		lines = append(lines, broken...)
+	}
+	for name, p := range h.there {
+		if unfinished(p) {
+			lines = append(lines, name+" is over and not let go")
+		}
+	}
+	return lines
+}
+
 // dump tells of every pod of a task instance, for a test that failed.
 func (h *history) dump(key requeue.Key) string {
 	var moments []moment

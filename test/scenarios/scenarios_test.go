@@ -5,6 +5,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/stretchr/testify/assert"
+
 	"github.com/airflow-requeue/airflow-requeue/internal/controlplane"
 	"github.com/airflow-requeue/airflow-requeue/internal/world"
 )
@@ -70,6 +72,7 @@ func (c scenario) isAlone() bool { return c.alone || c.outage || len(c.watcher)+
 func play(t *testing.T, cases []scenario) {
 	t.Helper()
 	common := install(t, shared.servers, shared.programs, nil, nil)
+	t.Cleanup(func() { assert.Empty(t, common.history.left(), "what was broken on the way, or is left over") })
 	for _, c := range cases {
 		t.Run(c.name(), func(t *testing.T) {
 			t.Parallel()

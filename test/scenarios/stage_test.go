@@ -206,8 +206,7 @@ func (s *stage) close() {
 	for _, key := range s.tasks {
 		s.eventually("no pod of "+key.String()+" that is over keeps finalizer or hold", func() bool {
 			return !slices.ContainsFunc(s.history.all(key), func(p *corev1.Pod) bool {
-				return s.history.latest(p.Name) != nil && requeue.Ended(p) &&
-					(slices.Contains(p.Finalizers, requeue.Finalizer) || requeue.Attached(p) && requeue.Held(p))
+				return s.history.latest(p.Name) != nil && unfinished(p)
 			})
 		})
 		for _, p := range s.history.all(key) {
