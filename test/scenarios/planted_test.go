@@ -86,23 +86,26 @@ func TestAPlantedFaultIsCaughtByItsRow(t *testing.T) {
 			places <- struct{}{}
 			defer func() { <-places }()
 			built := plant(t, fault)
+			cases := slices.DeleteFunc(slices.Concat(rows(), promises()), func(c scenario) bool { return c.row != row })
+			var common *installation
+			if slices.ContainsFunc(cases, func(c scenario) bool { return !c.isAlone() }) {
+				common = install(t, shared.servers, built, nil, nil)
+			}
 			var played sync.WaitGroup
 			var mu sync.Mutex
 			var caught []string
-			common := sync.OnceValue(func() *installation { return install(t, shared.servers, built, nil, nil) })
-			for _, c := range slices.Concat(rows(), promises()) {
-				if c.row != row {
-					continue
-				}
+			for _, c := range cases {
 				played.Go(func() {
-					tried := newTrial(t)
+					tried, begun := newTrial(t), false
 					tried.run(func() {
+						i := common
 						if c.isAlone() {
-							c.on(tried, c.install(tried, built), plantedPatience)
-						} else {
-							c.on(tried, common(), plantedPatience)
+							i = c.install(tried, built)
 						}
+						begun = true
+						c.on(tried, i, plantedPatience)
 					})
+					assert.True(t, begun, "%s: %s", c.name(), tried.said())
 					if tried.Failed() {
 						mu.Lock()
 						defer mu.Unlock()
