@@ -1,5 +1,5 @@
 # Every target says what it does: `make` lists them. A fresh machine needs Go and make; what else a target runs is built
-# from Go modules once, into a cache outside the checkout, or installed by hack/databases.sh.
+# from Go modules once, into a cache outside the checkout, or installed by hack/databases.sh and hack/spin.sh.
 
 .DEFAULT_GOAL := help
 SHELL := bash
@@ -24,6 +24,11 @@ test: controlplane tools databases ## prove it: all tests, with the race detecto
 lint: ## run golangci-lint and check that the modules are tidy
 	"$$($(GO) run ./internal/tools/cmd/tool golangci-lint)" run ./...
 	$(GO) mod tidy -diff
+
+.PHONY: model
+model: ## check the protocol's model exhaustively with spin
+	@hack/spin.sh
+	@docs/protocol/check.sh
 
 .PHONY: build
 build: ## build webhook and watcher into bin/

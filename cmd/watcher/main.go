@@ -37,12 +37,8 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	if err != nil {
 		return err
 	}
-	client, err := o.client(log)
-	if err != nil {
-		return err
-	}
 	if o.command == commandRelease {
-		return release(ctx, o, client, log, stdout)
+		return release(ctx, o, log, stdout)
 	}
-	return watch(ctx, o, client, log)
+	return watch(ctx, o, log)
 }

@@ -10,6 +10,7 @@ import (
 
 	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/transport"
 
 	"github.com/airflow-requeue/airflow-requeue/internal/flags"
 	"github.com/airflow-requeue/airflow-requeue/pkg/requeue"
@@ -166,8 +167,8 @@ func (o *options) validate() error {
 	return errors.Join(errs...)
 }
 
-// client is the API server's, which logs what it has to say where we do.
-func (o *options) client(log *slog.Logger) (kubernetes.Interface, error) {
+// client is the API server's, which logs what it has to say where we do. wrap, where given, is around its transport.
+func (o *options) client(log *slog.Logger, wrap transport.WrapperFunc) (kubernetes.Interface, error) {
 	flags.LogClientGo(log)
 	config, err := flags.RESTConfig(o.kubeconfig)
 	if err != nil {
@@ -177,6 +178,7 @@ func (o *options) client(log *slog.Logger) (kubernetes.Interface, error) {
 	config.ContentType = "application/vnd.kubernetes.protobuf" // typed objects only; replacements go as their own JSON
 	config.AcceptContentTypes = "application/vnd.kubernetes.protobuf,application/json"
 	config.UserAgent = "airflow-requeue-watcher"
+	config.Wrap(wrap)
 	client, err := kubernetes.NewForConfig(config)
 	if err != nil {
 		return nil, fmt.Errorf("making the API server's client: %w", err)

@@ -7,14 +7,17 @@ import (
 	"io"
 	"log/slog"
 
-	"k8s.io/client-go/kubernetes"
 	"k8s.io/utils/clock"
 
 	"github.com/airflow-requeue/airflow-requeue/pkg/watcher"
 )
 
 // release lifts every hold and says what it did, also when it could not finish.
-func release(ctx context.Context, o *options, client kubernetes.Interface, log *slog.Logger, stdout io.Writer) error {
+func release(ctx context.Context, o *options, log *slog.Logger, stdout io.Writer) error {
+	client, err := o.client(log, nil)
+	if err != nil {
+		return err
+	}
 	ctx, cancel := context.WithTimeoutCause(ctx, o.timeout, fmt.Errorf("--timeout=%s is over; run it again", o.timeout))
 	defer cancel()
 	done, err := watcher.ReleaseAll(ctx, client, watcher.ReleaseOptions{

@@ -24,7 +24,13 @@ import (
 )
 
 // watch runs until the context ends or the Lease is lost.
-func watch(ctx context.Context, o *options, client kubernetes.Interface, log *slog.Logger) error {
+func watch(ctx context.Context, o *options, log *slog.Logger) error {
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	client, err := listenedTo(o, registry, log)
+	if err != nil {
+		return err
+	}
 	keys, err := keyfile.NewSource(o.signingKeys, log)
 	if err != nil {
 		return err
@@ -48,8 +54,6 @@ func watch(ctx context.Context, o *options, client kubernetes.Interface, log *sl
 	if err := broadcaster.StartRecordingToSinkWithContext(ctx); err != nil {
 		return fmt.Errorf("starting the event recorder: %w", err)
 	}
-	registry := prometheus.NewRegistry()
-	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	batcher := tidb.NewBatcher(db.Lookup, tidb.MaxRefs)
 	w, err := watcher.New(
 		watcher.Options{Installation: o.installation, Namespaces: o.namespaces, Policy: o.policy,
@@ -79,6 +83,15 @@ func watch(ctx context.Context, o *options, client kubernetes.Interface, log *sl
 	}
 	log.Info("stopped")
 	return nil
+}
+
+// listenedTo is the API server's client, and a gauge that says whether that answers.
+func listenedTo(o *options, registry prometheus.Registerer, log *slog.Logger) (kubernetes.Interface, error) {
+	api, err := watcher.NewAPIServer(clock.RealClock{}, log, registry)
+	if err != nil {
+		return nil, fmt.Errorf("registering metrics: %w", err)
+	}
+	return o.client(log, api.Wrap)
 }
 
 // openDatabase connects to the metadata database; a schema that is not understood is an error here and not later.

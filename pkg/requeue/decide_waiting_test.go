@@ -58,6 +58,10 @@ func waitingCases() []decisionCase {
 
 		// Row 17
 		{"a pull that fails is recorded when first seen", given(pulling), firstSeen("17")},
+		{"a pull that was first seen by a clock that is far ahead is recorded anew",
+			given(pulling, waitingSince(ago(-11*time.Second), BaseContainer)), firstSeen("17")},
+		{"a pull that was first seen by a clock that is ahead has its grace", given(pulling, waitingSince(ago(-10*time.Second), BaseContainer), queued),
+			after("17", 2*time.Minute+10*time.Second)},
 		{"a pull that failed before in another container is recorded anew", given(pulling, waitingSince(ago(time.Hour), "fetch")),
 			firstSeen("17")},
 		{"a record that can't be read is made anew", given(pulling, annotation(AnnotationWaitingSince, "yesterday base")), firstSeen("17")},

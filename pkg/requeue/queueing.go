@@ -69,6 +69,11 @@ func (f facts) thisQueueing() bool {
 	return !t.QueuedAt.After(f.pod.CreationTimestamp.Add(f.policy.ClockSkew))
 }
 
+// guessed reports whether nothing but the pod's creation, by another clock, says that the row is this queueing.
+func (f facts) guessed() bool {
+	return f.thisQueueing() && f.queuedAt().IsZero() && f.job.IssuedAt.IsZero()
+}
+
 // laterQueueing reports whether the same try is on its way again, without this pod.
 func (f facts) laterQueueing() bool {
 	s := f.Row.Task.State

@@ -24,7 +24,7 @@ func aliveUnread(f facts) (Decision, bool) {
 		return Decision{}, false
 	}
 	wanted := f.running() ||
-		Gated(f.pod) && Committed(f.pod) && !f.terminating() && !f.now.Before(annotationTime(f.pod, AnnotationNotBefore)) ||
+		Gated(f.pod) && Committed(f.pod) && !f.terminating() && f.backoffLeft() == 0 ||
 		f.pending() && !Gated(f.pod) && !f.terminating() && (f.queuedAt().IsZero() || RequeueOf(f.pod) != "")
 	return Decision{Action: Read, Need: NeedRow}, wanted
 }
@@ -48,8 +48,13 @@ func gatedSuperseded(f facts) (Decision, bool) {
 	return d, true
 }
 
+// backoffLeft is none where the clock that wrote its end is too far ahead to be believed.
 func (f facts) backoffLeft() time.Duration {
-	return max(0, annotationTime(f.pod, AnnotationNotBefore).Sub(f.now))
+	wait := annotationTime(f.pod, AnnotationNotBefore).Sub(f.now)
+	if wait < 0 || wait > MaxBackoff+f.policy.ClockSkew {
+		return 0
+	}
+	return wait
 }
 
 // Row 11: the gate comes off when the backoff is over and the row was read.
@@ -161,7 +166,7 @@ func startDeadline(f facts) (Decision, bool) {
 		return Decision{}, false
 	}
 	since := f.pod.CreationTimestamp.Time
-	if t := annotationTime(f.pod, AnnotationNotBefore); t.After(since) {
+	if t := annotationTime(f.pod, AnnotationNotBefore); t.After(since) && !t.After(f.now) {
 		since = t // its backoff does not count
 	}
 	if wait := since.Add(f.policy.StartDeadline).Sub(f.now); wait > 0 {
@@ -172,8 +177,14 @@ func startDeadline(f facts) (Decision, bool) {
 }
 
 // Row 19: Pending otherwise: unschedulable, the autoscaler at work, init containers. A pod whose phase nobody knows
-// is alive too: only an end leads on.
-func pendingOtherwise(f facts) (Decision, bool) { return Decision{}, !Ended(f.pod) }
+// is alive too: only an end leads on. No event says that a replacement is overtaken: it looks again all with the others.
+func pendingOtherwise(f facts) (Decision, bool) {
+	var after time.Duration
+	if RequeueOf(f.pod) != "" {
+		after = f.now.Truncate(time.Minute).Add(time.Minute).Sub(f.now)
+	}
+	return Decision{After: after}, !Ended(f.pod)
+}
 
 // waitOut records when a container was first seen waiting, and waits for the grace to pass, or for the start deadline
 // (row 18) if that comes before.
@@ -181,7 +192,7 @@ func (f facts) waitOut(container string) (Decision, bool) {
 	// The container's name goes along: a second image gets a grace of its own.
 	at, who, _ := strings.Cut(f.pod.Annotations[AnnotationWaitingSince], " ")
 	since, err := time.Parse(time.RFC3339Nano, at)
-	if err != nil || who != container {
+	if err != nil || who != container || since.Sub(f.now) > f.policy.ClockSkew { // or by a clock that was far ahead
 		return Decision{Action: Record, Annotations: map[string]string{AnnotationWaitingSince: FormatTime(f.now) + " " + container}}, true
 	}
 	wait := since.Add(f.policy.ImagePullGrace).Sub(f.now)

@@ -59,9 +59,10 @@ func runsElsewhere(f facts) (Decision, bool) {
 	return Decision{Action: Discard, Reason: ReasonSuperseded, Message: "the task runs in " + runner.Name}, true
 }
 
-// Row 23: the same try is queued again. Its next pod's end is the one that Airflow must see.
+// Row 23: the same try is queued again. Its next pod's end is the one that Airflow must see. Where it is a guess that the
+// row is this queueing, that pod alone tells.
 func queuedLater(f facts) (Decision, bool) {
-	if !f.laterQueueing() {
+	if !f.laterQueueing() && !f.guessed() {
 		return Decision{}, false
 	}
 	if !f.Siblings.Live {
@@ -81,6 +82,8 @@ func queuedLater(f facts) (Decision, bool) {
 	switch {
 	case later != nil:
 		return Decision{Action: Discard, Reason: ReasonSuperseded, Message: "queued again, for " + later.Name}, true
+	case f.guessed():
+		return Decision{}, false
 	case f.now.Sub(f.Row.Since) < laterPodGrace:
 		return Decision{After: time.Second}, true
 	default:

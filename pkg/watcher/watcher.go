@@ -188,7 +188,7 @@ func (w *Watcher) next(ctx context.Context, q queue) bool {
 		return true
 	case err != nil:
 		w.metrics.errors.Inc()
-		if q.NumRequeues(name) == 0 { // once, not once a retry
+		if worthALine(err, q.NumRequeues(name)) {
 			w.log.Warn("settling a pod failed, trying again", "namespace", name.Namespace, "pod", name.Name, "error", err)
 		}
 		q.AddRateLimited(name)
