@@ -101,6 +101,17 @@ func ended() []scenario {
 			assert.GreaterOrEqual(s.T, s.at(pod, "reported", func(p *corev1.Pod) bool { return !requeue.Held(p) }).Sub(began), 30*time.Second)
 			s.saw("failed " + pod.Name)
 		}},
+		{row: "23", seen: "nothing but the pod's creation says that the row is its queueing, and a later pod of the same try is there", want: "discard, Superseded", alone: true, play: func(s *stage) {
+			task := s.queue(airflow2)
+			pod := s.submit(task)
+			var later *corev1.Pod
+			s.withoutWatcher(func() { // and what it had seen is forgotten
+				later = s.ok(s.airflow.Create(s.T.Context(), s.queueAgain(task, 5*time.Second)))
+				pod = s.reject(pod)
+			})
+			s.discarded(pod, "queued again, for "+later.Name)
+			s.sawNothing()
+		}},
 		{row: "23", seen: "ended long ago, row queued by a later queueing just now", want: "wait for its pod; discard, Superseded", alone: true, grace: 40 * time.Second, play: func(s *stage) {
 			task := s.queue()
 			pod := s.submit(task)

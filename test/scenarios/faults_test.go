@@ -22,10 +22,7 @@ func faults() map[string][]edit {
 
 		"9":  {{aliveRules, `wanted := f.running() ||`, `wanted := false ||`}},
 		"10": {{aliveRules, `case !Committed(f.pod):`, `case false && !Committed(f.pod):`}},
-		"11": {
-			{aliveRules, `return max(0, annotationTime(f.pod, AnnotationNotBefore).Sub(f.now))`, `return 0`},
-			{aliveRules, `!f.now.Before(annotationTime(f.pod, AnnotationNotBefore)) ||`, `true ||`},
-		},
+		"11": {{aliveRules, `if wait < 0 || wait > MaxBackoff`, `if true || wait < 0 || wait > MaxBackoff`}},
 		"12": {{aliveRules, `f.thisQueueing() || f.mayRunHere() {`, `f.thisQueueing() {`}},
 		"13": {{aliveRules, `ok := f.running() && f.runsHere() &&`, `ok := f.running() && f.Row.Task.Hostname == f.pod.Name &&`}},
 		"14": {{aliveRules, `wait := f.pod.DeletionTimestamp.Add(nodeGrace).Sub(f.now)`, `wait := f.pod.DeletionTimestamp.Sub(f.now)`}},
@@ -33,7 +30,7 @@ func faults() map[string][]edit {
 		"16": {{aliveRules, `firstWaiting(f.pod, hopeless()...); w != nil {`, `firstWaiting(f.pod, hopeless()...); false && w != nil {`}},
 		"17": {{aliveRules, `return f.replaceAlive(deleteWaiting(ReasonImagePull, name, w))`, `return Decision{}, false`}},
 		"18": {{aliveRules, `f.policy.StartDeadline <= 0 {`, `f.policy.StartDeadline >= 0 {`}},
-		"19": {{aliveRules, `return Decision{}, !Ended(f.pod) }`, `return Decision{Action: Delete, Reason: ReasonStartDeadline}, !Ended(f.pod) }`}},
+		"19": {{aliveRules, `return Decision{After: after}, !Ended(f.pod)`, `return Decision{Action: Delete, Reason: ReasonStartDeadline, After: after}, !Ended(f.pod)`}},
 
 		"20": {{endedRules, `!disrupted && !Detached(f.pod)`, `(true || !disrupted) && !Detached(f.pod)`}},
 		"21": {{endedRules, `if f.now.Sub(f.Row.Since) < databaseGrace {`, `if f.now.Sub(f.Row.Since) < 0 {`}},

@@ -175,6 +175,15 @@ func waiting() []scenario {
 			s.stays(s.creating(s.queue(withInit)))
 			s.sawNothing()
 		}},
+		{row: "19", seen: "Pending, a replacement that nothing happens to, row failed", want: "its row is looked at once a minute", grace: time.Minute, play: func(s *stage) {
+			task := s.queue()
+			pod := s.untilFree(s.reject(s.submit(task)))
+			s.stays(pod)
+			s.row(task, state("failed"))
+			s.deleted(pod, requeue.ReasonSuperseded, "no longer queued as it was for this pod")
+			s.reported(pod, requeue.ReasonNotQueued, "the task instance is failed")
+			s.saw("failed " + pod.Name)
+		}},
 	}
 }
 
