@@ -110,7 +110,7 @@ func alive() []scenario {
 			s.stays(s.live(later))
 			s.sawNothing()
 		}},
-		{row: "10", seen: "our gate is on, row 29 applies", want: "delete, hold kept, Superseded", alone: true, grace: 2 * time.Minute, play: func(s *stage) {
+		{row: "10", seen: "our gate is on, row 29 applies", want: "delete, hold kept, Superseded", webhook: []string{"--no-leader-release-after=10m"}, grace: 2 * time.Minute, play: func(s *stage) {
 			task := s.queue(patient("1m"), func(task *executor.Task) { task.TokenLifetime = 150 * time.Second })
 			pod := s.gated(task)
 			s.withoutWatcher(func() {
