@@ -75,7 +75,8 @@ func watch(ctx context.Context, o *options, log *slog.Logger) error {
 		if err := w.Start(ctx); err != nil {
 			return err
 		}
-		log.Info("watching", "installation", o.installation, "namespaces", o.namespaces, "database", db.Schema().String())
+		log.Info("watching", "installation", o.installation, "namespaces", o.namespaces, "database", db.Schema().String(),
+			"metrics", listener.Addr().String())
 		return watcher.RunElected(ctx, client, o.lease, w.Ready, w.Lead, log)
 	})
 	if err := group.Wait(); err != nil && !errors.Is(err, context.Canceled) {

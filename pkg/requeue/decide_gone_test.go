@@ -13,6 +13,8 @@ func goneCases() []decisionCase {
 	tampered := "the stamps are not what was sealed: the signature does not match the stamps"
 	unknown := "the stamps are signed with a key that is not mounted"
 	notATask := Decision{Action: Strip, Row: "1", Reason: ReasonNotOurs, Message: "not a task instance's pod"}
+	givenBack := report("1", ReasonNotOurs, "not a task instance's pod")
+	unheld := noLabel(LabelHold)
 	ignore := Decision{Action: Ignore, Row: "1", Reason: ReasonNotOurs}
 	settled := Decision{Action: Strip, Row: "4", Reason: ReasonSettled}
 	revoked := Decision{Action: Strip, Row: "5", Reason: ReasonRevoked, Message: "Airflow revoked the pod"}
@@ -21,16 +23,21 @@ func goneCases() []decisionCase {
 		// Row 1
 		{"a pod without stamps that carries our finalizer is stripped", given(unstamped), notATask},
 		{"a pod without stamps and without our finalizer is ignored", given(unstamped, noFinalizer), ignore},
-		{"a callback's pod that carries our finalizer is stripped", given(annotation(AnnotationCallbackID, "c-1")), notATask},
-		{"a callback's pod without our finalizer is ignored", given(annotation(AnnotationCallbackID, ""), noFinalizer), ignore},
-		{"a pod of another executor that carries our finalizer is stripped", given(noLabel(LabelKubernetesExecutor)), notATask},
-		{"a pod of another executor without our finalizer is ignored", given(label(LabelKubernetesExecutor, "true"), noFinalizer), ignore},
-		{"an ended pod that is not a task instance's is stripped, not requeued",
-			given(failed, queued, annotation(AnnotationCallbackID, "c-1"), badSeal), notATask},
+		{"a callback's pod that carries our finalizer is stripped", given(annotation(AnnotationCallbackID, "c-1"), unheld), notATask},
+		{"a callback's pod without our finalizer is ignored", given(annotation(AnnotationCallbackID, ""), noFinalizer, unheld), ignore},
+		{"a pod of another executor that carries our finalizer is stripped", given(noLabel(LabelKubernetesExecutor), unheld), notATask},
+		{"a pod of another executor without our finalizer is ignored", given(label(LabelKubernetesExecutor, "true"), noFinalizer, unheld), ignore},
+		{"a held pod that became a callback's is given back", given(annotation(AnnotationCallbackID, "c-1")), givenBack},
+		{"a held pod that became another executor's is given back, finalizer or not", given(label(LabelKubernetesExecutor, "true"), noFinalizer), givenBack},
+		{"a held and ended pod that became a callback's is given back, not requeued",
+			given(failed, queued, annotation(AnnotationCallbackID, "c-1"), badSeal), givenBack},
+		{"a held pod that became a callback's waits while the pod it replaces is tracked",
+			given(asReplacement, annotation(AnnotationCallbackID, "c-1"), cached(tracked)), Decision{Row: "2"}},
 		{"a pod that is not a task instance's is stripped, though the pod it replaces is tracked",
-			given(asReplacement, annotation(AnnotationCallbackID, "c-1"), cached(tracked)), notATask},
+			given(asReplacement, annotation(AnnotationCallbackID, "c-1"), unheld, cached(tracked)), notATask},
 		{"a pod that is not a task instance's is stripped, though a row runs under its name",
-			given(noLabel(LabelKubernetesExecutor), running, runsHere), notATask},
+			given(noLabel(LabelKubernetesExecutor), unheld, running, runsHere), notATask},
+		{"a discarded pod that became a callback's keeps its hold", given(failed, annotation(AnnotationDiscarded, "true"), annotation(AnnotationCallbackID, "c-1")), notATask},
 		{"a pod with a signature is ours, whatever else it lost", given(unstamped, annotation(AnnotationSignature, "v1:a:00")), settled},
 		{"a pod with a checksum is ours, whatever else it lost", given(unstamped, annotation(AnnotationJobSpecChecksum, "x")), settled},
 		{"a pod with an attempt is ours, whatever else it lost", given(unstamped, annotation(AnnotationAttempt, "0")), settled},

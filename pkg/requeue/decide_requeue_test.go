@@ -196,6 +196,8 @@ func requeueCases() []decisionCase {
 		{"an undone detach goes to the living scheduler", given(ready, marked, row(queuedBy(9)), refusedUntil(ago(-time.Second))),
 			Decision{Action: Attach, Row: "31", Reason: ReasonRefused, Message: "exceeded quota: pods", Worker: "9"}},
 		{"a pod whose replacement was refused waits attached", given(rejected, refusedUntil(ago(-7*time.Second))), after("31", 7*time.Second)},
+		{"a pod whose replacement was refused looks again when it is too late for one",
+			given(rejected, refusedUntil(ago(-time.Minute)), job(func(j *Job) { j.Expires = ago(-45 * time.Second) })), after("31", 16*time.Second)},
 		{"a pod whose wait after a refusal is over is detached again", given(rejected, refusedUntil(noon())), detach("31", ReasonKubeletRejected, inWords)},
 		{"a detached pod whose wait after a refusal is over gets its replacement", given(ready, refusedUntil(noon())), create(same)},
 	}

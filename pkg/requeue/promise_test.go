@@ -95,7 +95,9 @@ func promises() []promise {
 		{"a pod that is reported after its end is one that Airflow sees as ended", does(Report), func(s scene, _ Decision) bool {
 			return !Ended(s.Pod) || s.Pod.Status.Phase == corev1.PodFailed || s.Pod.Status.Phase == corev1.PodSucceeded
 		}},
-		{"a pod that lives is reported only for its seal", does(Report), func(s scene, d Decision) bool { return Ended(s.Pod) || d.Reason == ReasonTampered }},
+		{"a pod that lives is reported only for its seal, or when it is no task instance's any more", does(Report), func(s scene, d Decision) bool {
+			return Ended(s.Pod) || d.Reason == ReasonTampered || d.Reason == ReasonNotOurs
+		}},
 		{"a pod that lives is released only when its task runs in it, or its node is silent", does(Release), func(s scene, d Decision) bool {
 			return s.Pod.Status.Phase == corev1.PodSucceeded || d.Reason == ReasonNodeSilent ||
 				s.Pod.Status.Phase == corev1.PodRunning && s.Row.Task.State == "running" && s.Row.Task.Hostname != "" && d.Reason == ReasonStarted

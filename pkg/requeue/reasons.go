@@ -13,7 +13,7 @@ type Reason string
 
 // Reasons of releases, reports, discards, deletes and strips.
 const (
-	// ReasonNotOurs: the pod carries our finalizer but is not a task instance's pod.
+	// ReasonNotOurs: the pod carries our finalizer or hold but is not a task instance's pod.
 	ReasonNotOurs Reason = "NotOurs"
 	// ReasonTampered: the stamps are not what was sealed, or were sealed with a key that nobody knows.
 	ReasonTampered Reason = "Tampered"

@@ -178,6 +178,9 @@ func requeue(f facts) (Decision, bool) {
 	case f.Refused.Kind == RefusedForNow && wait > 0 && Detached(f.pod):
 		return Decision{Action: Attach, Reason: ReasonRefused, Message: cut(f.Refused.Message)}, true
 	case f.Refused.Kind == RefusedForNow && wait > 0:
+		if by := f.startBy(); !by.IsZero() { // row 29 comes in between
+			wait = min(wait, by.Add(-lead).Sub(f.now)+time.Second)
+		}
 		return Decision{After: wait}, true
 	case !outOfSight(f.pod):
 		return f.detach(), true

@@ -17,16 +17,26 @@ const (
 	LingerFor = 3 * time.Second
 )
 
-// Row 1: no stamps, callback_id, or not kubernetes_executor=True.
+// Row 1: no stamps, callback_id, or not kubernetes_executor=True. What carries our hold all the same was a task instance's
+// pod when it was held: nobody else would lift that.
 func notOurs(f facts) (Decision, bool) {
 	_, callback := f.pod.Annotations[AnnotationCallbackID]
 	if stamped(f.pod) && !callback && f.pod.Labels[LabelKubernetesExecutor] == "True" {
 		return Decision{}, false
 	}
-	if hasFinalizer(f.pod) {
-		return Decision{Action: Strip, Reason: ReasonNotOurs, Message: "not a task instance's pod"}, true
+	d := Decision{Reason: ReasonNotOurs, Message: "not a task instance's pod"}
+	_, waits := predecessorTracked(f)
+	switch {
+	case Held(f.pod) && waits:
+		return Decision{}, false
+	case Held(f.pod) && !f.outcomeBegun(): // it was one when it was held
+		d.Action = Report
+	case hasFinalizer(f.pod):
+		d.Action = Strip
+	default:
+		return Decision{Action: Ignore, Reason: ReasonNotOurs}, true
 	}
-	return Decision{Action: Ignore, Reason: ReasonNotOurs}, true
+	return d, true
 }
 
 // Row 2: the pod it replaces is still tracked; that one's requeue is finished first.

@@ -122,7 +122,7 @@ func TestAPodThatExitsWellWhenItIsEvictedIsReleasedAndSeen(t *testing.T) {
 	w.seenOnly("succeeded " + pod.Name)
 }
 
-func TestAPodOfNoTaskLosesTheFinalizerAndIsLeftAlone(t *testing.T) {
+func TestAHeldPodThatIsNoTasksAnyMoreIsGivenBack(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	task := w.queued("callback")
@@ -130,7 +130,8 @@ func TestAPodOfNoTaskLosesTheFinalizerAndIsLeftAlone(t *testing.T) {
 	w.patch(pod.Name, `{"metadata":{"annotations":{"callback_id":"c-1"}}}`)
 	w.run()
 	pod = w.untilUntracked(pod.Name)
-	require.Equal(t, requeue.HoldValue, pod.Labels[requeue.LabelHold], "touch nothing else")
+	require.NotContains(t, pod.Labels, requeue.LabelHold, "nobody else would lift it")
+	require.True(t, requeue.Attached(pod))
 }
 
 func TestAPodWhoseNodeIsSilentIsLetGoFiveMinutesAfterItsGrace(t *testing.T) {

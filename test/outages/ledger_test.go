@@ -1,0 +1,153 @@
+package outages
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/client-go/informers"
+	"k8s.io/client-go/tools/cache"
+
+	"github.com/airflow-requeue/airflow-requeue/pkg/requeue"
+)
+
+// keepWatch watches all pods and notes what must never be: two pods of a task that the executor counts, or two that can
+// run.
+func (l *load) keepWatch(ctx context.Context) {
+	factory := informers.NewSharedInformerFactoryWithOptions(l.world.Client, 0, informers.WithNamespace(l.world.Namespace))
+	note := func(obj any, gone bool) {
+		if stale, ok := obj.(cache.DeletedFinalStateUnknown); ok {
+			obj = stale.Obj
+		}
+		if pod, ok := obj.(*corev1.Pod); ok {
+			l.note(pod, gone)
+		}
+	}
+	_, err := factory.Core().V1().Pods().Informer().AddEventHandler(cache.ResourceEventHandlerFuncs{
+		AddFunc:    func(obj any) { note(obj, false) },
+		UpdateFunc: func(_, obj any) { note(obj, false) },
+		DeleteFunc: func(obj any) { note(obj, true) },
+	})
+	if !assert.NoError(l.t, err) {
+		return
+	}
+	factory.Start(ctx.Done())
+	<-ctx.Done()
+	factory.Shutdown()
+}
+
+func (l *load) note(changed *corev1.Pod, gone bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.pods[changed.Name] = changed
+	if gone {
+		delete(l.pods, changed.Name)
+	}
+	var attached, able []string
+	for name, p := range l.pods {
+		if p.Annotations["task_id"] != changed.Annotations["task_id"] {
+			continue
+		}
+		if requeue.Attached(p) {
+			attached = append(attached, name)
+		}
+		if !requeue.Gated(p) && !requeue.Ended(p) {
+			able = append(able, name)
+		}
+	}
+	for what, pods := range map[string][]string{"are counted by the executor": attached, "can run": able} {
+		if len(pods) > 1 {
+			slices.Sort(pods)
+			l.wrongs = append(l.wrongs, fmt.Sprintf("pods of one task that %s: %v", what, pods))
+		}
+	}
+}
+
+// unsettled is what is still to come: pods of ours, and tasks that have neither succeeded nor been seen to fail. A task
+// whose pod has no node, or is to last, has its pod. One whose pod was deleted before it had a node, unheld, stays queued
+// in Airflow until it is revoked: no executor reports it.
+func (l *load) unsettled() []string {
+	pods := l.world.Pods()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	var left []string
+	alive := map[string]bool{}
+	for name, p := range pods {
+		if requeue.Tracked(p) || slices.Contains(p.Finalizers, requeue.Finalizer) || requeue.Held(p) && requeue.Attached(p) {
+			left = append(left, fmt.Sprintf("pod %s is held: %s, deleted %t", name, p.Status.Phase, p.DeletionTimestamp != nil))
+		}
+		if !requeue.Ended(p) && requeue.Attached(p) {
+			alive[p.Annotations["task_id"]] = true
+		}
+	}
+	for _, id := range l.names {
+		e := l.tasks[id]
+		waits := alive[id] && l.stays[e.fate]
+		if !e.succeeded && len(e.failed) == 0 && !waits && (e.held || e.fate != unplaced) {
+			left = append(left, fmt.Sprintf("task %s is lost: %d starts, held at first %t", id, len(e.starts), e.held))
+		}
+	}
+	return left
+}
+
+// settles waits until nothing is left to come, and says that no task was lost or doubled on the way.
+func (l *load) settles() {
+	l.t.Helper()
+	eventually(l.t, "all is settled", l.unsettled)
+	l.nothingDoubled()
+}
+
+// nothingDoubled says that each task process began once at most, and that the executor saw one end of each task.
+func (l *load) nothingDoubled() {
+	l.t.Helper()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	assert.Empty(l.t, l.wrongs)
+	for _, id := range l.names {
+		e := l.tasks[id]
+		assert.LessOrEqual(l.t, len(e.starts), 1, "task %s began in %v", id, e.starts)
+		assert.LessOrEqual(l.t, len(e.failed), 1, "task %s failed in %v", id, e.failed)
+		assert.False(l.t, e.succeeded && len(e.failed) > 0, "task %s succeeded, and failed in %v", id, e.failed)
+	}
+}
+
+// entries are the ledger's entries that are as asked.
+func (l *load) entries(as func(*entry) bool) []*entry {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	var found []*entry
+	for _, id := range l.names {
+		if as(l.tasks[id]) {
+			found = append(found, l.tasks[id])
+		}
+	}
+	return found
+}
+
+// count is how many entries are as asked.
+func (l *load) count(as func(*entry) bool) int { return len(l.entries(as)) }
+
+// unseen says that of the tasks that are as asked, the executor saw no failure, and there are some.
+func (l *load) unseen(as func(*entry) bool) {
+	l.t.Helper()
+	entries := l.entries(as)
+	assert.NotEmpty(l.t, entries)
+	for _, e := range entries {
+		assert.Empty(l.t, e.failed, "task %s, submitted at %s", e.TaskID, e.at.Format("15:04:05.0"))
+		assert.True(l.t, e.succeeded, "task %s, submitted at %s", e.TaskID, e.at.Format("15:04:05.0"))
+	}
+}
+
+// took reports whether a task's first pod was to be replaced and was held.
+func took(e *entry) bool { return e.held && slices.Contains(replaceable(), e.fate) }
+
+// untilReplaced waits for some tasks that were submitted since to have lost their first pod and succeeded all the same.
+func (l *load) untilReplaced(since time.Time) {
+	l.t.Helper()
+	until(l.t, "pods are replaced", func() bool {
+		return l.count(func(e *entry) bool { return took(e) && e.at.After(since) && e.succeeded }) >= len(replaceable())
+	})
+}

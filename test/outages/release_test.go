@@ -1,0 +1,207 @@
+package outages
+
+import (
+	"fmt"
+	"net/http"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	"k8s.io/client-go/rest"
+
+	"github.com/airflow-requeue/airflow-requeue/internal/world"
+)
+
+// each is how many pods there are in every state.
+const each = 5
+
+// noSweep has the webhook leave the release to the test.
+const noSweep = "--no-leader-release-after=1h"
+
+// release runs airflow-requeue-watcher release --all.
+func (s *site) release(config *rest.Config, flags ...string) *process {
+	s.t.Helper()
+	return start(s.t, "watcher", append([]string{"release", "--all", "--kubeconfig=" + s.kubeconfig(config),
+		"--installation=" + world.Installation, "--namespace=" + s.Namespace}, flags...)...)
+}
+
+// did is what a release said that it did.
+type did struct{ Released, Reported, Deleted, Stripped int }
+
+func (p *process) did() (d did) {
+	p.t.Helper()
+	n, err := fmt.Sscanf(p.stdout.String(), "installation "+world.Installation+
+		": %d released, %d reported as failed, %d uncommitted replacements deleted, %d let go\n", &d.Released, &d.Reported, &d.Deleted, &d.Stripped)
+	assert.NoError(p.t, err, "%q", p.stdout.String())
+	assert.Equal(p.t, 4, n)
+	return d
+}
+
+func (d did) all() int { return d.Released + d.Reported + d.Deleted + d.Stripped }
+
+// nothingLeft says that nothing of ours is left on any pod but tombstones, and that another release finds nothing to do.
+func (s *site) nothingLeft() {
+	s.t.Helper()
+	again := s.release(s.watcherConfig())
+	assert.Zero(s.t, again.end())
+	assert.Zero(s.t, again.did())
+	assert.Empty(s.t, s.trackedNow())
+	for name, p := range s.Pods() {
+		assert.Empty(s.t, p.Finalizers, name)
+	}
+}
+
+// settlesWithoutUs waits for Airflow to have come to an end with all tasks, but for those that it revoked itself.
+func (s *site) settlesWithoutUs() {
+	s.t.Helper()
+	close(s.over)
+	eventually(s.t, "all is settled", func() (left []string) {
+		for _, l := range s.unsettled() {
+			if !strings.HasPrefix(l, "task revoked-") {
+				left = append(left, l)
+			}
+		}
+		return left
+	})
+	s.nothingDoubled()
+	assert.Empty(s.t, s.entries(func(e *entry) bool { return e.fate == "revoked" && len(e.failed) > 0 }), "Airflow ignores the end of what it revoked")
+}
+
+func TestReleaseAllLiftsEveryHoldInTheOrderOfAnUninstallation(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, shared.servers)
+	inEveryState(s, each, noSweep)
+	s.unregisterWebhook()
+	tracked := len(s.trackedNow())
+	assert.GreaterOrEqual(t, tracked, 60)
+	release := s.release(s.watcherConfig())
+	assert.Zero(t, release.end())
+	t.Logf("of %d pods: %s", tracked, release.stdout.String())
+	assert.Equal(t, tracked, release.did().all(), "it says what it did, once for each pod")
+	assert.Equal(t, tracked, release.log.messages()["pod released"])
+	s.nothingLeft()
+	s.settlesWithoutUs()
+	release.sparing()
+}
+
+func TestReleaseAllEndsWhileAWatcherWorksAndPodsGoOnFailing(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, shared.servers)
+	inEveryState(s, each, noSweep)
+	then := s.left()
+	watcher := s.startWatcher(s.watcherConfig())
+	stop := s.work(time.Second/4, day()...)
+	released := func() {
+		t.Helper()
+		release := s.release(s.watcherConfig())
+		assert.Zero(t, release.end())
+		release.sparing()
+		t.Log(release.stdout.String())
+		assert.Positive(t, release.did().all())
+	}
+	released() // before the watcher leads: the Lease of the killed one is not over yet
+	until(t, "the watcher leads", func() bool { return watcher.metric("airflow_requeue_leader") == 1 })
+	s.untilHolding()
+	for range 3 {
+		s.untilReplaced(time.Now())
+		released()
+	}
+	stop()
+	until(t, "what was held at the start is let go or settled", func() bool {
+		for _, name := range s.trackedNow() {
+			if p := s.Pods()[name]; p != nil && then[string(p.UID)] != nil {
+				return false
+			}
+		}
+		return true
+	})
+	s.settlesWithoutUs()
+	watcher.sparing()
+}
+
+func TestAReleaseThatIsInterruptedIsRunAgain(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, shared.servers)
+	inEveryState(s, each, noSweep)
+	s.unregisterWebhook()
+	tracked := len(s.trackedNow())
+	var writes atomic.Int64
+	slow := newFront(t, s.watcherConfig(), func(_ http.ResponseWriter, r *http.Request) bool {
+		if r.Method != http.MethodGet {
+			writes.Add(1)
+			time.Sleep(50 * time.Millisecond)
+		}
+		return false
+	})
+	killed := s.release(slow.config())
+	until(t, "it has begun", func() bool { return writes.Load() > 10 })
+	killed.kill()
+	assert.Less(t, len(s.trackedNow()), tracked, "what was released stays released")
+	assert.NotEmpty(t, s.trackedNow())
+
+	late := s.release(slow.config(), "--timeout=1s")
+	assert.Equal(t, 1, late.end())
+	assert.Contains(t, late.log.text(), "--timeout=1s is over; run it again")
+	assert.Positive(t, late.did().all(), "it says what it did all the same")
+	assert.NotEmpty(t, s.trackedNow())
+
+	last := s.release(s.watcherConfig())
+	assert.Zero(t, last.end())
+	assert.Positive(t, last.did().all())
+	s.nothingLeft()
+	s.settlesWithoutUs()
+}
+
+func TestTwoReleasesAtOnceLiftEveryHoldOnce(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, shared.servers)
+	inEveryState(s, each, noSweep)
+	s.unregisterWebhook()
+	tracked := len(s.trackedNow())
+	first, second := s.release(s.watcherConfig()), s.release(s.watcherConfig())
+	assert.Zero(t, first.end())
+	assert.Zero(t, second.end())
+	t.Logf("of %d pods: %s and %s", tracked, first.stdout.String(), second.stdout.String())
+	assert.Equal(t, tracked, first.did().all()+second.did().all())
+	s.nothingLeft()
+	s.settlesWithoutUs()
+}
+
+func TestReleaseAllComesToItsEndThoughTheAPIServerRefusesNowAndThen(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, shared.servers)
+	inEveryState(s, each, noSweep)
+	s.unregisterWebhook()
+	tracked := len(s.trackedNow())
+	var requests atomic.Int64
+	moody := newFront(t, s.watcherConfig(), func(w http.ResponseWriter, r *http.Request) bool {
+		switch n := requests.Add(1); {
+		case n%23 == 0:
+			refuse(w, http.StatusInternalServerError, "InternalError", "etcdserver: leader changed")
+		case n%7 == 0:
+			w.Header().Set("Retry-After", "1")
+			refuse(w, http.StatusTooManyRequests, "TooManyRequests", "the server is busy")
+		default:
+			return false
+		}
+		return true
+	})
+	sum := 0
+	for runs := 1; ; runs++ {
+		require.LessOrEqual(t, runs, 20, "it never ends")
+		release := s.release(moody.config())
+		code := release.end()
+		sum += release.did().all()
+		release.sparing()
+		if code == 0 {
+			t.Logf("%d pods, %d runs, %d requests", tracked, runs, requests.Load())
+			break
+		}
+	}
+	assert.GreaterOrEqual(t, sum, tracked)
+	s.nothingLeft()
+	s.settlesWithoutUs()
+}
