@@ -9,7 +9,7 @@ const (
 // faults are what is planted, by row: a piece of the programs that does the row wrong, and as little else as can be.
 func faults() map[string][]edit {
 	return map[string][]edit{
-		"1":  {{goneRules, `if hasFinalizer(f.pod) {`, `if false && hasFinalizer(f.pod) {`}},
+		"1":  {{goneRules, `case hasFinalizer(f.pod):`, `case false && hasFinalizer(f.pod):`}},
 		"2":  {{goneRules, `return Decision{}, p != nil && Tracked(p)`, `return Decision{}, false && p != nil && Tracked(p)`}},
 		"3":  {{goneRules, `case f.Seal.State == SealValid || f.outcomeBegun():`, `case f.Seal.State != SealUnknownKey || f.outcomeBegun():`}},
 		"4":  {{goneRules, `ok || !Tracked(f.pod) {`, `ok || Tracked(f.pod) {`}},

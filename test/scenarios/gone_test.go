@@ -51,6 +51,21 @@ func gone() []scenario {
 			s.patch(pod.Name, `{"metadata":{"labels":{"kubernetes_executor":null},"annotations":{"`+requeue.AnnotationAttempt+`":"0"}}}`)
 			s.stripped(s.patch(pod.Name, ours))
 		}},
+		{row: "1", seen: "not kubernetes_executor=True any more, with our hold", want: "report, NotOurs", play: func(s *stage) {
+			pod := s.submit(s.queue())
+			s.change(pod, map[string]any{requeue.LabelKubernetesExecutor: nil}, nil)
+			s.released(pod)
+			s.ok(s.Kubelet.Fail(s.T.Context(), s.started(pod)))
+			s.reported(pod, requeue.ReasonNotOurs, "not a task instance's pod")
+			s.saw("failed " + pod.Name)
+		}},
+		{row: "1", seen: "callback_id, with our hold", want: "report, NotOurs", play: func(s *stage) {
+			pod := s.submit(s.queue())
+			s.change(pod, nil, map[string]any{requeue.AnnotationCallbackID: "callback-1"})
+			s.reject(pod)
+			s.reported(pod, requeue.ReasonNotOurs, "not a task instance's pod")
+			s.saw("failed " + pod.Name)
+		}},
 		{row: "1", seen: "no stamps, without our finalizer", want: "ignore", play: func(s *stage) {
 			pod := s.unheld(s.queue(off()))
 			s.stays(s.patch(pod.Name, `{"metadata":{"labels":{"`+requeue.LabelTracked+`":"airflow-requeue"}}}`))
