@@ -42,6 +42,10 @@ fuzz: ## fuzz each target for FUZZTIME (default 20s)
 		$(GO) test -run '^$$' -fuzz "^$$target\$$" -fuzztime $${FUZZTIME:-20s} ./$$package; \
 	done
 
+.PHONY: planted
+planted: controlplane ## plant a fault for each row of the table and see its test fail
+	$(GO) test -timeout 40m ./test/scenarios -run TestAPlantedFaultIsCaughtByItsRow -planted -v
+
 .PHONY: controlplane
 controlplane: ## build etcd and kube-apiserver into the cache (once, about 4 minutes)
 	@$(GO) run ./internal/controlplane/cmd/controlplane >/dev/null

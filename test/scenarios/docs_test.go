@@ -1,0 +1,38 @@
+package scenarios
+
+import (
+	"os"
+	"regexp"
+	"slices"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+// documented returns the numbers of the table's rows and the letters of what must hold, as docs/scenarios.md has them.
+func documented(t *testing.T) []string {
+	t.Helper()
+	text, err := os.ReadFile(root + "/docs/scenarios.md")
+	require.NoError(t, err)
+	var found []string
+	for _, line := range regexp.MustCompile(`(?m)^(?:\| (\d+[a-z]?) \||([a-z])\. )`).FindAllSubmatch(text, -1) {
+		found = append(found, string(line[1])+string(line[2]))
+	}
+	require.NotEmpty(t, found)
+	return found
+}
+
+func TestEveryRowOfTheTableIsPlayed(t *testing.T) {
+	t.Parallel()
+	docs := documented(t)
+	var played []string
+	for _, c := range slices.Concat(rows(), promises()) {
+		assert.True(t, slices.Contains(docs, c.row), "docs/scenarios.md has no row of the test %q", c.name())
+		played = append(played, c.row)
+	}
+	for _, row := range docs {
+		assert.True(t, slices.Contains(played, row), "row %s of docs/scenarios.md has no test", row)
+	}
+	assert.Equal(t, docs, slices.Compact(played), "the tests are in the order of docs/scenarios.md")
+}

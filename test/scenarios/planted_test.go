@@ -1,0 +1,121 @@
+package scenarios
+
+import (
+	"encoding/json"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+// plantedPatience is how long a case on planted programs waits for what may never come.
+const plantedPatience = 15 * time.Second
+
+// edit is a piece of a source file, which must be there exactly once, and what takes its place.
+type edit struct{ file, old, new string }
+
+// overlay writes a fault's files and returns what `go build` takes for them.
+func overlay(t *testing.T, dir string, fault []edit) []string {
+	t.Helper()
+	sources := map[string]string{}
+	for _, e := range fault {
+		if sources[e.file] == "" {
+			content, err := os.ReadFile(filepath.Join(root, e.file))
+			require.NoError(t, err)
+			sources[e.file] = string(content)
+		}
+		require.Equal(t, 1, strings.Count(sources[e.file], e.old), "%s has exactly once: %s", e.file, e.old)
+		sources[e.file] = strings.Replace(sources[e.file], e.old, e.new, 1)
+	}
+	replace := map[string]string{}
+	for name, content := range sources {
+		source, err := filepath.Abs(filepath.Join(root, name))
+		require.NoError(t, err)
+		replace[source] = filepath.Join(dir, strings.ReplaceAll(name, "/", "-"))
+		require.NoError(t, os.WriteFile(replace[source], []byte(content), 0o600))
+	}
+	raw, err := json.Marshal(map[string]any{"Replace": replace})
+	require.NoError(t, err)
+	path := filepath.Join(dir, "overlay.json")
+	require.NoError(t, os.WriteFile(path, raw, 0o600))
+	return []string{"-overlay=" + path}
+}
+
+// plant builds the program that has the fault; the other is as it ships.
+func plant(t *testing.T, fault []edit) programs {
+	t.Helper()
+	dir := t.TempDir()
+	faulty := "watcher"
+	if strings.HasPrefix(fault[0].file, "pkg/mutate/") {
+		faulty = "webhook"
+	}
+	built, err := build(t.Context(), dir, overlay(t, dir, fault), faulty)
+	require.NoError(t, err)
+	all := maps.Clone(shared.programs)
+	maps.Copy(all, built)
+	return all
+}
+
+func TestEveryRowOfTheTableHasAFaultToPlant(t *testing.T) {
+	t.Parallel()
+	docs := documented(t)
+	assert.ElementsMatch(t, docs, slices.Collect(maps.Keys(faults())), "a fault for each row, and no other")
+	for row, fault := range faults() {
+		overlay(t, t.TempDir(), fault)
+		assert.NotEmpty(t, fault, row)
+	}
+}
+
+// TestAPlantedFaultIsCaughtByItsRow plays each row on programs that do it wrong: at least one of its cases must fail.
+func TestAPlantedFaultIsCaughtByItsRow(t *testing.T) {
+	if !*planted {
+		t.Skip("it builds the programs once for each row: run make planted")
+	}
+	t.Parallel()
+	places := make(chan struct{}, 4)
+	for row, fault := range faults() {
+		t.Run(row, func(t *testing.T) {
+			t.Parallel()
+			places <- struct{}{}
+			defer func() { <-places }()
+			built := plant(t, fault)
+			cases := slices.DeleteFunc(slices.Concat(rows(), promises()), func(c scenario) bool { return c.row != row })
+			var common *installation
+			if slices.ContainsFunc(cases, func(c scenario) bool { return !c.isAlone() }) {
+				common = install(t, shared.servers, built, nil, nil)
+			}
+			var played sync.WaitGroup
+			var mu sync.Mutex
+			var caught []string
+			for _, c := range cases {
+				played.Go(func() {
+					tried, begun := newTrial(t), false
+					tried.run(func() {
+						i := common
+						if c.isAlone() {
+							i = c.install(tried, built)
+						}
+						begun = true
+						c.on(tried, i, plantedPatience)
+					})
+					assert.True(t, begun, "%s: %s", c.name(), tried.said())
+					if tried.Failed() {
+						mu.Lock()
+						defer mu.Unlock()
+						caught = append(caught, c.name()+": "+tried.said())
+					}
+				})
+			}
+			played.Wait()
+			require.NotEmpty(t, caught, "no case of row %s failed with its fault", row)
+			t.Logf("caught by %d of the row's cases: %s", len(caught), strings.Join(caught, "\n"))
+		})
+	}
+}
