@@ -204,8 +204,8 @@ func Describe(pod *corev1.Pod) string {
 	return strings.Join(said, " ")
 }
 
-// SawOf returns what the executors would have put in their queues of the pods of a chain, as Saw does.
-func (w *World) SawOf(chain string) []string {
+// SawOfChain returns what the executors would have put in their queues of the pods of a chain, as Saw does.
+func (w *World) SawOfChain(chain string) []string {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	saw := []string{}

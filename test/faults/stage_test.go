@@ -169,7 +169,7 @@ func (p *play) end() string {
 	for _, pod := range p.record.Pods(p.name) {
 		lines = append(lines, world.Describe(pod))
 	}
-	for _, seen := range p.SawOf(p.name) {
+	for _, seen := range p.SawOfChain(p.name) {
 		lines = append(lines, "the executor saw "+seen)
 	}
 	lines = append(lines, fmt.Sprintf("replacements of each replaced pod: %v", p.record.Replaced(p.name)))
@@ -187,6 +187,6 @@ func (s *stage) caughtUp(t *testing.T, marker string) {
 	_, err = s.Kubelet.Reject(t.Context(), pod, "NodeAffinity", "a marker")
 	require.NoError(t, err)
 	require.Eventually(t, func() bool {
-		return slices.Contains(s.SawOf(marker), "failed "+marker) && slices.ContainsFunc(s.record.Pods(marker), func(pod *corev1.Pod) bool { return pod.Status.Phase == corev1.PodFailed })
+		return slices.Contains(s.SawOfChain(marker), "failed "+marker) && slices.ContainsFunc(s.record.Pods(marker), func(pod *corev1.Pod) bool { return pod.Status.Phase == corev1.PodFailed })
 	}, world.Patience, 20*time.Millisecond, "the marker is seen")
 }

@@ -8,6 +8,7 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/util/resourceversion"
 	"k8s.io/client-go/informers"
 	"k8s.io/client-go/tools/cache"
 
@@ -39,36 +40,68 @@ func (l *load) keepWatch(ctx context.Context) {
 	factory.Shutdown()
 }
 
+// standing is what a pod was like from a version of it on.
+type standing struct {
+	since          string // resourceVersion
+	attached, able bool
+}
+
 func (l *load) note(changed *corev1.Pod, gone bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.pods[changed.Name] = changed
+	s := standing{since: changed.ResourceVersion}
+	if !gone {
+		s.attached, s.able = requeue.Attached(changed), !requeue.Gated(changed) && !requeue.Ended(changed)
+	}
+	l.pods[changed.Name] = append(l.pods[changed.Name], s)
+	l.byTask[changed.Annotations["task_id"]] = append(l.byTask[changed.Annotations["task_id"]], changed.Name)
 	if gone {
-		delete(l.pods, changed.Name)
-	}
-	var attached, able []string
-	for name, p := range l.pods {
-		if p.Annotations["task_id"] != changed.Annotations["task_id"] {
-			continue
-		}
-		if requeue.Attached(p) {
-			attached = append(attached, name)
-		}
-		if !requeue.Gated(p) && !requeue.Ended(p) {
-			able = append(able, name)
-		}
-	}
-	for what, pods := range map[string][]string{"are counted by the executor": attached, "can run": able} {
-		if len(pods) > 1 {
-			slices.Sort(pods)
-			l.wrongs = append(l.wrongs, fmt.Sprintf("pods of one task that %s: %v", what, pods))
+		if e := l.tasks[changed.Annotations["task_id"]]; e != nil && !requeue.Held(changed) && changed.Status.Phase == corev1.PodPending {
+			e.vanished = true
 		}
 	}
 }
 
+// doubles are pods of one task that were both counted by the executor, or could both run, at the same version. An informer
+// that lists again tells of pods one by one: what it has of two at the same moment need never have been.
+func (l *load) doubles() []string {
+	var found []string
+	for _, names := range l.byTask {
+		slices.Sort(names)
+		names = slices.Compact(names)
+		for i, one := range names {
+			for _, other := range names[i+1:] {
+				for what, is := range map[string]func(standing) bool{
+					"are counted by the executor": func(s standing) bool { return s.attached }, "can run": func(s standing) bool { return s.able }} {
+					if overlap(l.pods[one], l.pods[other], is) {
+						found = append(found, fmt.Sprintf("pods of one task that %s: %s and %s", what, one, other))
+					}
+				}
+			}
+		}
+	}
+	return found
+}
+
+func overlap(one, other []standing, is func(standing) bool) bool {
+	before := func(a, b string) bool {
+		order, err := resourceversion.CompareResourceVersion(a, b)
+		return err == nil && order < 0
+	}
+	for i, a := range one {
+		for j, b := range other {
+			aEnds, bEnds := i+1 < len(one) && !before(b.since, one[i+1].since), j+1 < len(other) && !before(a.since, other[j+1].since)
+			if is(a) && is(b) && !aEnds && !bEnds {
+				return true
+			}
+		}
+	}
+	return false
+}
+
 // unsettled is what is still to come: pods of ours, and tasks that have neither succeeded nor been seen to fail. A task
-// whose pod has no node, or is to last, has its pod. One whose pod was deleted before it had a node, unheld, stays queued
-// in Airflow until it is revoked: no executor reports it.
+// whose pod has no node, or is to last, has its pod. One whose pod was deleted before it had a node, unheld or released
+// before, stays queued in Airflow until it is revoked: no executor reports it.
 func (l *load) unsettled() []string {
 	pods := l.world.Pods()
 	l.mu.Lock()
@@ -86,7 +119,7 @@ func (l *load) unsettled() []string {
 	for _, id := range l.names {
 		e := l.tasks[id]
 		waits := alive[id] && l.stays[e.fate]
-		if !e.succeeded && len(e.failed) == 0 && !waits && (e.held || e.fate != unplaced) {
+		if !e.succeeded && len(e.failed) == 0 && !waits && (e.fate != unplaced || !e.vanished) {
 			left = append(left, fmt.Sprintf("task %s is lost: %d starts, held at first %t", id, len(e.starts), e.held))
 		}
 	}
@@ -105,7 +138,7 @@ func (l *load) nothingDoubled() {
 	l.t.Helper()
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	assert.Empty(l.t, l.wrongs)
+	assert.Empty(l.t, append(l.doubles(), l.wrongs...))
 	for _, id := range l.names {
 		e := l.tasks[id]
 		assert.LessOrEqual(l.t, len(e.starts), 1, "task %s began in %v", id, e.starts)

@@ -63,10 +63,11 @@ type load struct {
 	stays    map[fate]bool                             // whose first pods may stay as they are
 
 	mu     sync.Mutex
-	tasks  map[string]*entry // by task id
-	names  []string          // in order
-	wrongs []string          // what must never be, and was
-	pods   map[string]*corev1.Pod
+	tasks  map[string]*entry     // by task id
+	names  []string              // in order
+	wrongs []string              // what must never be, and was
+	pods   map[string][]standing // what each pod was like, in turn
+	byTask map[string][]string   // names of the pods of each task
 }
 
 // entry is what the ledger has of a task.
@@ -79,11 +80,12 @@ type entry struct {
 	starts    []string // pods in which the task process began
 	succeeded bool     // the task process ended well
 	failed    []string // pods that the executor saw fail
+	vanished  bool     // a pod of it went unheld and without an end, which no executor reports
 }
 
 func newLoad(t *testing.T, w *world.World, airflow executor.Scheduler, rows metadata) *load {
 	t.Helper()
-	l := &load{t: t, world: w, airflow: airflow, rows: rows, over: make(chan struct{}), tasks: map[string]*entry{}, pods: map[string]*corev1.Pod{},
+	l := &load{t: t, world: w, airflow: airflow, rows: rows, over: make(chan struct{}), tasks: map[string]*entry{}, pods: map[string][]standing{}, byTask: map[string][]string{},
 		stays: map[fate]bool{lasts: true, unfit: true}}
 	ctx, cancel := context.WithCancel(context.Background())
 	kubelets := kubelet.New(w.Client, kubelet.Options{Namespace: w.Namespace, Script: l.script, GarbageCollection: time.Second,
