@@ -12,9 +12,11 @@ import (
 // Evict asks the API server's eviction subresource to end a pod, as kubectl drain and the cluster autoscaler do: the
 // server sets DisruptionTarget (EvictionByEvictionAPI), then deletes with the pod's grace. What follows is Terminate's.
 func (k *Kubelet) Evict(ctx context.Context, pod *corev1.Pod) error {
-	err := k.pods(pod).EvictV1(ctx, &policyv1.Eviction{
-		ObjectMeta:    metav1.ObjectMeta{Namespace: pod.Namespace, Name: pod.Name},
-		DeleteOptions: &metav1.DeleteOptions{Preconditions: &metav1.Preconditions{UID: &pod.UID}},
+	err := k.answered(ctx, func() error {
+		return k.pods(pod).EvictV1(ctx, &policyv1.Eviction{
+			ObjectMeta:    metav1.ObjectMeta{Namespace: pod.Namespace, Name: pod.Name},
+			DeleteOptions: &metav1.DeleteOptions{Preconditions: &metav1.Preconditions{UID: &pod.UID}},
+		})
 	})
 	if err != nil {
 		return fmt.Errorf("evicting pod %s/%s: %w", pod.Namespace, pod.Name, err)
@@ -38,7 +40,9 @@ func (k *Kubelet) disruptAndDelete(ctx context.Context, pod *corev1.Pod, reason,
 	if err != nil {
 		return err
 	}
-	err = k.pods(pod).Delete(ctx, pod.Name, metav1.DeleteOptions{Preconditions: &metav1.Preconditions{UID: &pod.UID}})
+	err = k.answered(ctx, func() error {
+		return k.pods(pod).Delete(ctx, pod.Name, metav1.DeleteOptions{Preconditions: &metav1.Preconditions{UID: &pod.UID}})
+	})
 	if err != nil {
 		return fmt.Errorf("deleting pod %s/%s: %w", pod.Namespace, pod.Name, err)
 	}

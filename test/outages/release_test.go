@@ -2,6 +2,7 @@ package outages
 
 import (
 	"fmt"
+	"io"
 	"net/http"
 	"strings"
 	"sync/atomic"
@@ -128,23 +129,36 @@ func TestAReleaseThatIsInterruptedIsRunAgain(t *testing.T) {
 	inEveryState(s, each, noSweep)
 	s.unregisterWebhook()
 	tracked := len(s.trackedNow())
-	var writes atomic.Int64
-	slow := newFront(t, s.watcherConfig(), func(_ http.ResponseWriter, r *http.Request) bool {
-		if r.Method != http.MethodGet {
-			writes.Add(1)
-			time.Sleep(50 * time.Millisecond)
-		}
-		return false
-	})
-	killed := s.release(slow.config())
-	until(t, "it has begun", func() bool { return writes.Load() > 10 })
+	const some = 10
+	stuck := func() (_ *front, reached chan struct{}) { // after some writes nothing is answered any more
+		var writes atomic.Int64
+		reached = make(chan struct{})
+		return newFront(t, s.watcherConfig(), func(_ http.ResponseWriter, r *http.Request) bool {
+			if r.Method == http.MethodGet {
+				return false
+			}
+			n := writes.Add(1)
+			if n == some+1 {
+				close(reached)
+			}
+			if n > some {
+				_, _ = io.Copy(io.Discard, r.Body) // only then does the server see the client go
+				<-r.Context().Done()
+			}
+			return n > some
+		}), reached
+	}
+	first, reached := stuck()
+	killed := s.release(first.config())
+	<-reached
 	killed.kill()
 	assert.Less(t, len(s.trackedNow()), tracked, "what was released stays released")
 	assert.NotEmpty(t, s.trackedNow())
 
-	late := s.release(slow.config(), "--timeout=1s")
+	second, _ := stuck()
+	late := s.release(second.config(), "--timeout=10s")
 	assert.Equal(t, 1, late.end())
-	assert.Contains(t, late.log.text(), "--timeout=1s is over; run it again")
+	assert.Contains(t, late.log.text(), "--timeout=10s is over; run it again")
 	assert.Positive(t, late.did().all(), "it says what it did all the same")
 	assert.NotEmpty(t, s.trackedNow())
 

@@ -1,9 +1,12 @@
 package scenarios
 
 import (
+	"io/fs"
 	"os"
+	"path/filepath"
 	"regexp"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -35,4 +38,26 @@ func TestEveryRowOfTheTableIsPlayed(t *testing.T) {
 		assert.True(t, slices.Contains(played, row), "row %s of docs/scenarios.md has no test", row)
 	}
 	assert.Equal(t, docs, slices.Compact(played), "the tests are in the order of docs/scenarios.md")
+}
+
+func TestEveryTestThatThePromisesNameIsThere(t *testing.T) {
+	t.Parallel()
+	promises, err := os.ReadFile(root + "/docs/promises.md")
+	require.NoError(t, err)
+	there := map[string]bool{}
+	require.NoError(t, filepath.WalkDir(root, func(path string, entry fs.DirEntry, err error) error {
+		if err != nil || entry.IsDir() || !strings.HasSuffix(path, "_test.go") {
+			return err
+		}
+		source, err := os.ReadFile(path)
+		for _, match := range regexp.MustCompile(`(?m)^func ((?:Test|Fuzz)\w+)\(`).FindAllSubmatch(source, -1) {
+			there[string(match[1])] = true
+		}
+		return err
+	}))
+	named := regexp.MustCompile("`((?:Test|Fuzz)\\w+)`").FindAllSubmatch(promises, -1)
+	require.Greater(t, len(named), 30)
+	for _, name := range named {
+		assert.True(t, there[string(name[1])], "docs/promises.md names %s", name[1])
+	}
 }
