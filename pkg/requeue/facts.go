@@ -73,6 +73,9 @@ func Committed(pod *corev1.Pod) bool { return pod.Annotations[AnnotationCommitte
 // RequeueOf is the UID of the pod that this one replaces; empty for a pod that Airflow made.
 func RequeueOf(pod *corev1.Pod) string { return pod.Annotations[AnnotationRequeueOf] }
 
+// QueuedAt is queued_dttm of the queueing that a replacement belongs to; zero for a pod that Airflow made.
+func QueuedAt(pod *corev1.Pod) time.Time { return annotationTime(pod, AnnotationQueuedAt) }
+
 // Attempt counts the replacements before this pod.
 func Attempt(pod *corev1.Pod) int {
 	n, err := strconv.Atoi(pod.Annotations[AnnotationAttempt])

@@ -40,7 +40,7 @@ const tokenPrecision = time.Second
 // queuedAt is the queued_dttm of this pod's queueing, where it is known: sealed into a replacement, or seen by the
 // watcher before the pod ran.
 func (f facts) queuedAt() time.Time {
-	if t := annotationTime(f.pod, AnnotationQueuedAt); !t.IsZero() {
+	if t := QueuedAt(f.pod); !t.IsZero() {
 		return t
 	}
 	return f.SeenQueued

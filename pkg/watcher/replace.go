@@ -63,7 +63,6 @@ func (w *Watcher) createAs(ctx context.Context, in requeue.Input, d requeue.Deci
 		}
 		return refuse(requeue.RefusedForGood, false, "admission took the stamps off the replacement: is this account the webhook's --watcher-user?")
 	}
-	w.memory.spend(queueingOf(in.Seal.Job, d.Next.QueuedAt), old.UID, w.clock.Now())
 	w.tellReplaced(in, d, pod)
 	return pod, true, nil
 }
@@ -87,7 +86,8 @@ func asCreated(pod, old *corev1.Pod) bool {
 
 // takeOver commits the replacement, while the old pod is live as it was decided on: a create that lands late finds it
 // changed.
-func (w *Watcher) takeOver(ctx context.Context, old *corev1.Pod, d requeue.Decision) (outcome, error) {
+func (w *Watcher) takeOver(ctx context.Context, in requeue.Input, d requeue.Decision) (outcome, error) {
+	old := in.Pod
 	live, err := w.unchanged(ctx, old)
 	if err != nil {
 		return outcome{}, fmt.Errorf("committing pod %s/%s: %w", old.Namespace, d.Replacement.Name, err)
@@ -99,6 +99,8 @@ func (w *Watcher) takeOver(ctx context.Context, old *corev1.Pod, d requeue.Decis
 	if err != nil {
 		return outcome{}, err
 	}
+	// Here and not with the create, whose answer may have been lost, or another's.
+	w.memory.spend(queueingOf(in.Seal.Job, requeue.QueuedAt(committed)), old.UID, w.clock.Now())
 	return outcome{pod: live, created: committed}, nil
 }
 

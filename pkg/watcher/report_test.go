@@ -1,6 +1,7 @@
 package watcher_test
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -107,10 +108,34 @@ func TestTheBudgetIsSpentAndTheLastPodReported(t *testing.T) {
 
 func TestAFreshPodOfASpentQueueingIsReported(t *testing.T) {
 	t.Parallel()
+	for _, create := range []fate{arrives, answerLost} {
+		t.Run(fmt.Sprintf("the watcher was killed before its create was answered: %t", create == answerLost), func(t *testing.T) {
+			t.Parallel()
+			aFreshPodOfASpentQueueing(t, create)
+		})
+	}
+}
+
+func aFreshPodOfASpentQueueing(t *testing.T, create fate) {
+	t.Helper()
 	w := newWorld(t)
-	w.run()
+	p := w.run(func(p *process) {
+		p.wire.write = func(_ int, request string) fate {
+			if request == "POST" {
+				return create
+			}
+			return arrives
+		}
+	})
 	task := w.queued("spent")
 	pod := w.submit(task)
+	if create == answerLost {
+		_, err := w.kubelet.Reject(t.Context(), pod, "NodeAffinity", "no")
+		require.NoError(t, err)
+		w.eventually("the watcher is killed", p.wire.isDead)
+		p.stop()
+		w.run()
+	}
 	for _, name := range []string{pod.Name, pod.Name + "-r1"} {
 		_, err := w.kubelet.Reject(t.Context(), w.untilFree(name), "NodeAffinity", "no")
 		require.NoError(t, err)

@@ -103,7 +103,7 @@ func (w *Watcher) apply(ctx context.Context, in requeue.Input, d requeue.Decisio
 	case requeue.Create:
 		out, err = w.replace(ctx, in, d)
 	case requeue.Commit:
-		out, err = w.takeOver(ctx, pod, d)
+		out, err = w.takeOver(ctx, in, d)
 	case requeue.Discard:
 		out.pod, err = w.detach(ctx, pod, map[string]string{
 			requeue.AnnotationDiscarded: "true", requeue.AnnotationReason: string(d.Reason), requeue.AnnotationMessage: d.Message})
