@@ -203,17 +203,3 @@ func Describe(pod *corev1.Pod) string {
 	}
 	return strings.Join(said, " ")
 }
-
-// SawOfChain returns what the executors would have put in their queues of the pods of a chain, as Saw does.
-func (w *World) SawOfChain(chain string) []string {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	saw := []string{}
-	for _, s := range w.seen {
-		if line := fmt.Sprintf("%s %s", s.State, s.Pod.Name); strings.HasPrefix(s.Pod.Name+"-", chain+"-") && !slices.Contains(saw, line) {
-			saw = append(saw, line)
-		}
-	}
-	slices.Sort(saw)
-	return saw
-}

@@ -4,7 +4,6 @@ package world
 
 import (
 	"encoding/json"
-	"fmt"
 	"os"
 	"path/filepath"
 	"sync"
@@ -96,29 +95,6 @@ func (w *World) WatchAs(jobID int64) {
 		}}
 	go func() { _ = watch.Run(w.T.Context()) }()
 	<-started
-}
-
-// Saw returns what the executors would have put in their queues, as "state pod", each once.
-func (w *World) Saw() []string {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	saw := []string{}
-	once := map[string]bool{}
-	for _, s := range w.seen {
-		line := fmt.Sprintf("%s %s", s.State, s.Pod.Name)
-		if !once[line] {
-			saw = append(saw, line)
-		}
-		once[line] = true
-	}
-	return saw
-}
-
-// UntilSaw waits for the executors to have seen exactly this.
-func (w *World) UntilSaw(want ...string) {
-	w.T.Helper()
-	require.Eventually(w.T, func() bool { return fmt.Sprint(w.Saw()) == fmt.Sprint(want) }, Patience, 10*time.Millisecond,
-		"what the executor saw, wanted %v", want)
 }
 
 // Queue is a task instance that the scheduler has just queued, with its row.
