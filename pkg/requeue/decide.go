@@ -74,12 +74,13 @@ func decide(rules []rule, in Input, policy Policy, now time.Time) Decision {
 func (f facts) prepare(d Decision) Decision {
 	switch d.Action {
 	case Release, Report, Attach, Ungate:
+		undoes := d.Action != Ungate && Detached(f.pod)
 		switch {
 		case f.adoptionUnderWay():
 			return Decision{Row: "24", After: time.Second}
-		case d.Action != Ungate && Detached(f.pod) && !Undoing(f.pod):
+		case undoes && !Undoing(f.pod):
 			return Decision{Action: Record, Annotations: map[string]string{AnnotationUndoing: "true"}, Row: d.Row}
-		case d.Action != Ungate && Detached(f.pod) && !f.Siblings.Live:
+		case undoes && !f.Siblings.Live:
 			return Decision{Action: Read, Need: NeedSiblings, Row: d.Row}
 		case d.Action == Report && f.phaseOpen() && (Ended(f.pod) || Gated(f.pod)):
 			d.Action = MarkFailed
