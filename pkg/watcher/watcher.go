@@ -164,7 +164,9 @@ func (w *Watcher) Lead(ctx context.Context) {
 	}
 	group.Go(func() { w.watchDatabase(ctx) })
 	group.Go(func() { w.cleanUp(ctx) })
-	group.Go(func() { w.watchStorm(ctx) })
+	if w.opts.StormBreaker > 0 {
+		group.Go(func() { w.watchStorm(ctx) })
+	}
 	<-ctx.Done()
 	w.queue.Store(nil)
 	q.ShutDown()
