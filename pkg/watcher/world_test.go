@@ -133,6 +133,7 @@ func (w *world) submit(task executor.Task) *corev1.Pod {
 	err = w.client.CoreV1().RESTClient().Post().Namespace(w.namespace).Resource("pods").
 		SetHeader("Content-Type", "application/json").Body(raw).Do(w.ctx).Into(pod)
 	require.NoError(w.t, err)
+	w.eventually("its history begins", func() bool { return len(w.history.of(pod.Name)) > 0 })
 	return pod
 }
 

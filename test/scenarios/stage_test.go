@@ -176,6 +176,7 @@ func (s *stage) submit(task executor.Task) *corev1.Pod {
 	pod, err := s.airflow.Create(s.T.Context(), task)
 	require.NoError(s.T, err)
 	require.True(s.T, requeue.Held(pod) && requeue.Tracked(pod) && slices.Contains(pod.Finalizers, requeue.Finalizer), "the webhook holds it")
+	s.eventually("its history begins", func() bool { return len(s.history.of(pod.Name)) > 0 })
 	return pod
 }
 
