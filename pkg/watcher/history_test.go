@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"math"
 	"slices"
 	"strings"
 	"sync"
@@ -76,14 +77,23 @@ func (c *runningClock) forward(d time.Duration) {
 // passing moves the watchers' clock ahead, step by step, until something has come about.
 func (w *world) passing(step time.Duration, what string, cond func() bool) {
 	w.t.Helper()
+	w.within(math.MaxInt64, step, what, cond)
+}
+
+// within is passing for what must come before the clock has been moved ahead by more than the limit, however long the
+// watcher takes to act then.
+func (w *world) within(limit, step time.Duration, what string, cond func() bool) {
+	w.t.Helper()
 	var next time.Time
+	moved := time.Duration(0)
 	w.eventually(what, func() bool {
 		if cond() {
 			return true
 		}
-		if now := time.Now(); now.After(next) { // else the watcher has not had its time to act
+		if now := time.Now(); now.After(next) && moved+step <= limit { // else the watcher has not had its time to act
 			next = now.Add(50 * time.Millisecond)
 			w.clock.forward(step)
+			moved += step
 		}
 		return false
 	})
