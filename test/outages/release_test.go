@@ -29,6 +29,16 @@ func (s *site) release(config *rest.Config, flags ...string) *process {
 		"--installation=" + world.Installation, "--namespace=" + s.Namespace}, flags...)...)
 }
 
+// uninstalling is a site with pods in every state and without a watcher, whose webhook was just unregistered, and how many
+// of its pods are tracked.
+func uninstalling(t *testing.T) (s *site, tracked int) {
+	t.Helper()
+	s = newSite(t, shared.servers)
+	inEveryState(s, each, noSweep)
+	s.unregisterWebhook()
+	return s, len(s.trackedNow())
+}
+
 // did is what a release said that it did.
 type did struct{ Released, Reported, Deleted, Stripped int }
 
@@ -73,10 +83,7 @@ func (s *site) settlesWithoutUs() {
 
 func TestReleaseAllLiftsEveryHoldInTheOrderOfAnUninstallation(t *testing.T) {
 	t.Parallel()
-	s := newSite(t, shared.servers)
-	inEveryState(s, each, noSweep)
-	s.unregisterWebhook()
-	tracked := len(s.trackedNow())
+	s, tracked := uninstalling(t)
 	assert.GreaterOrEqual(t, tracked, 60)
 	release := s.release(s.watcherConfig())
 	assert.Zero(t, release.end())
@@ -125,10 +132,7 @@ func TestReleaseAllEndsWhileAWatcherWorksAndPodsGoOnFailing(t *testing.T) {
 
 func TestAReleaseThatIsInterruptedIsRunAgain(t *testing.T) {
 	t.Parallel()
-	s := newSite(t, shared.servers)
-	inEveryState(s, each, noSweep)
-	s.unregisterWebhook()
-	tracked := len(s.trackedNow())
+	s, tracked := uninstalling(t)
 	const some = 10
 	stuck := func() (_ *front, reached chan struct{}) { // after some writes nothing is answered any more
 		var writes atomic.Int64
@@ -171,10 +175,7 @@ func TestAReleaseThatIsInterruptedIsRunAgain(t *testing.T) {
 
 func TestTwoReleasesAtOnceLiftEveryHoldOnce(t *testing.T) {
 	t.Parallel()
-	s := newSite(t, shared.servers)
-	inEveryState(s, each, noSweep)
-	s.unregisterWebhook()
-	tracked := len(s.trackedNow())
+	s, tracked := uninstalling(t)
 	first, second := s.release(s.watcherConfig()), s.release(s.watcherConfig())
 	assert.Zero(t, first.end())
 	assert.Zero(t, second.end())
@@ -186,10 +187,7 @@ func TestTwoReleasesAtOnceLiftEveryHoldOnce(t *testing.T) {
 
 func TestReleaseAllComesToItsEndThoughTheAPIServerRefusesNowAndThen(t *testing.T) {
 	t.Parallel()
-	s := newSite(t, shared.servers)
-	inEveryState(s, each, noSweep)
-	s.unregisterWebhook()
-	tracked := len(s.trackedNow())
+	s, tracked := uninstalling(t)
 	var requests atomic.Int64
 	moody := newFront(t, s.watcherConfig(), func(w http.ResponseWriter, r *http.Request) bool {
 		switch n := requests.Add(1); {

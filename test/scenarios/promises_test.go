@@ -64,16 +64,7 @@ func duplicates() []scenario {
 		}},
 
 		{row: "b", seen: "the watcher is killed while 20 pods are replaced, and starts again", want: "no pod lost, none doubled, no finalizer left", alone: true, grace: 20 * time.Second, play: func(s *stage) {
-			var pods []*corev1.Pod
-			for range 20 {
-				pods = append(pods, s.submit(s.queue()))
-			}
-			for _, pod := range pods {
-				s.reject(pod)
-			}
-			s.eventually("some have a replacement", func() bool {
-				return slices.ContainsFunc(pods, func(p *corev1.Pod) bool { return len(s.replacements(p)) > 0 })
-			})
+			pods := s.twentyUnderWay()
 			s.watcher.kill()
 			s.watcher = s.startWatcher(s.access(s.watcherUser()))
 			for _, pod := range pods {
@@ -84,16 +75,7 @@ func duplicates() []scenario {
 		}},
 		{row: "b", seen: "the leader is stopped while 20 pods are replaced, another leads, the first goes on", want: "no pod lost, none doubled, no finalizer left", alone: true, grace: 20 * time.Second, play: func(s *stage) {
 			first, second := s.watcher, s.startWatcher(s.access(s.watcherUser()))
-			var pods []*corev1.Pod
-			for range 20 {
-				pods = append(pods, s.submit(s.queue()))
-			}
-			for _, pod := range pods {
-				s.reject(pod)
-			}
-			s.eventually("some have a replacement", func() bool {
-				return slices.ContainsFunc(pods, func(p *corev1.Pod) bool { return len(s.replacements(p)) > 0 })
-			})
+			pods := s.twentyUnderWay()
 			first.signal(s.T, syscall.SIGSTOP)
 			for _, pod := range pods {
 				s.untilFree(pod)
@@ -115,6 +97,22 @@ func duplicates() []scenario {
 			s.sawNothing()
 		}},
 	}
+}
+
+// twentyUnderWay are 20 pods that were rejected, some of which have a replacement by now.
+func (s *stage) twentyUnderWay() []*corev1.Pod {
+	s.T.Helper()
+	var pods []*corev1.Pod
+	for range 20 {
+		pods = append(pods, s.submit(s.queue()))
+	}
+	for _, pod := range pods {
+		s.reject(pod)
+	}
+	s.eventually("some have a replacement", func() bool {
+		return slices.ContainsFunc(pods, func(p *corev1.Pod) bool { return len(s.replacements(p)) > 0 })
+	})
+	return pods
 }
 
 // races are c, d and e.
