@@ -38,13 +38,15 @@ type site struct {
 	webhook  *process
 	watcher  *process
 	serving  []string // the webhook's flags, so that it can be started again
+	timeout  int32    // seconds that the API server gives the webhook; the manifests say 2
 	*load
 }
 
 func newSite(t *testing.T, servers *controlplane.ControlPlane) *site {
 	t.Helper()
 	w := world.New(t, servers.Config(), ddl)
-	s := &site{World: w, t: t, servers: servers, database: w.DB.URL()}
+	// A busy machine must not let a pod through unheld.
+	s := &site{World: w, t: t, servers: servers, database: w.DB.URL(), timeout: 30}
 	config, err := servers.User(account, "system:masters")
 	require.NoError(t, err)
 	client, err := kubernetes.NewForConfig(config)
@@ -76,13 +78,16 @@ func (s *site) watcherConfig() *rest.Config {
 	return config
 }
 
+// steady are the flags of a watcher that nothing is to take the Lease from, however slow the machine is.
+func steady() []string { return []string{"--lease-duration=2m", "--lease-renew-deadline=90s"} }
+
 // startWatcher runs a watcher against the API server, or against what stands before it.
 func (s *site) startWatcher(config *rest.Config, flags ...string) *process {
 	s.t.Helper()
 	s.watcher = start(s.t, "watcher", append([]string{"--kubeconfig=" + s.kubeconfig(config),
 		"--database-url-file=" + file(s.t, "url", []byte(s.database)), "--signing-keys-dir=" + s.KeysDir,
 		"--installation=" + world.Installation, "--namespace=" + s.Namespace, "--lease-namespace=" + s.Namespace,
-		"--lease-duration=10s", "--lease-renew-deadline=8s", "--lease-retry-period=500ms"}, flags...)...)
+		"--lease-duration=20s", "--lease-renew-deadline=16s", "--lease-retry-period=500ms"}, flags...)...)
 	return s.watcher
 }
 
@@ -99,11 +104,11 @@ func (s *site) startWebhook(flags ...string) *process {
 		"--airflow-user=" + account, "--listen=" + address, "--shutdown-delay=0s"}, flags...)
 	s.webhook = start(s.t, "webhook", s.serving...)
 	url := "https://" + address + "/mutate"
-	ignore, none, timeout := admissionv1.Ignore, admissionv1.SideEffectClassNone, int32(2)
+	ignore, none := admissionv1.Ignore, admissionv1.SideEffectClassNone
 	_, err = s.Client.AdmissionregistrationV1().MutatingWebhookConfigurations().Create(s.t.Context(), &admissionv1.MutatingWebhookConfiguration{
 		ObjectMeta: metav1.ObjectMeta{Name: s.Namespace},
 		Webhooks: []admissionv1.MutatingWebhook{{
-			Name: "pods.airflow-requeue.dev", FailurePolicy: &ignore, SideEffects: &none, TimeoutSeconds: &timeout,
+			Name: "pods.airflow-requeue.dev", FailurePolicy: &ignore, SideEffects: &none, TimeoutSeconds: &s.timeout,
 			AdmissionReviewVersions: []string{"v1"},
 			ClientConfig:            admissionv1.WebhookClientConfig{URL: &url, CABundle: certificate},
 			NamespaceSelector:       &metav1.LabelSelector{MatchLabels: map[string]string{"kubernetes.io/metadata.name": s.Namespace}},

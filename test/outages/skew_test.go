@@ -34,7 +34,7 @@ func TestAnAirflowWhoseClockIsFiveMinutesOffLosesAndDoublesNothing(t *testing.T)
 				task.Airflow = tt.airflow
 				return task.Again(task.QueuedAt.Add(tt.off))
 			}
-			watcher := s.startWatcher(s.watcherConfig(), tt.flags...)
+			watcher := s.startWatcher(s.watcherConfig(), append(steady(), tt.flags...)...)
 			s.startWebhook(tt.flags...)
 			s.untilHolding()
 			for _, f := range append(replaceable(), runs, broken) {

@@ -30,11 +30,12 @@ func TestWithoutTheWebhookPodsStartUnheldAndThoseThatAreHeldAreSettled(t *testin
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
 			s := newSite(t, shared.servers)
+			s.timeout = 2
 			gone := make(chan struct{})
 			s.scripts = map[fate]func(*corev1.Pod) kubelet.Script{awaits: func(*corev1.Pod) kubelet.Script {
 				return kubelet.Script{Steps: []kubelet.Step{kubelet.Create(), kubelet.Until(gone), kubelet.Evict()}}
 			}}
-			watcher, webhook := s.startWatcher(s.watcherConfig()), s.startWebhook()
+			watcher, webhook := s.startWatcher(s.watcherConfig(), steady()...), s.startWebhook()
 			s.untilHolding()
 			for range 10 {
 				s.submit(awaits)
