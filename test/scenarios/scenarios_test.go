@@ -71,7 +71,8 @@ func (c scenario) isAlone() bool { return c.alone || c.outage || len(c.watcher)+
 // play plays cases at the same time, on one installation where they can.
 func play(t *testing.T, cases []scenario) {
 	t.Helper()
-	common := install(t, shared.servers, shared.programs, nil, nil)
+	// However slow the machine is, nothing is to take the Lease from a watcher that many cases share.
+	common := install(t, shared.servers, shared.programs, []string{"--lease-duration=2m", "--lease-renew-deadline=90s"}, nil)
 	t.Cleanup(func() { assert.Empty(t, common.history.left(), "what was broken on the way, or is left over") })
 	for _, c := range cases {
 		t.Run(c.name(), func(t *testing.T) {
