@@ -119,7 +119,7 @@ func (w *sweep) still(t *testing.T) {
 
 func TestAFaultAtAnyRequestLeavesTheSameEnd(t *testing.T) {
 	common := newStage(t)
-	common.keepWatcher(t, common.proxy.Config(), steady()...)
+	common.keepWatcher(common.proxy.Config(), steady()...)
 	room := make(chan struct{}, atATime)
 	var sweeps sync.WaitGroup
 	for _, o := range outcomes() {
@@ -128,7 +128,7 @@ func TestAFaultAtAnyRequestLeavesTheSameEnd(t *testing.T) {
 				s, room := common, room
 				if o.apart {
 					s, room = newStage(t), make(chan struct{}, apartAtATime)
-					s.keepWatcher(t, s.proxy.Config(), steady()...)
+					s.keepWatcher(s.proxy.Config(), steady()...)
 				}
 				w := s.newSweep(t, o, room)
 				var faults sync.WaitGroup

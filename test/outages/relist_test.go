@@ -79,7 +79,7 @@ func (x *expiry) expire() {
 
 func TestAnInformerThatListsAnewUnderLoadHasEachPodReplacedOnce(t *testing.T) {
 	t.Parallel()
-	s := newSite(t, shared.servers)
+	s := newSite(t, shared.Servers)
 	x := &expiry{watches: map[string]*watched{}}
 	x.front = newFront(t, s.watcherConfig(), x.answer)
 	watcher := s.startWatcher(x.config())
@@ -99,5 +99,5 @@ func TestAnInformerThatListsAnewUnderLoadHasEachPodReplacedOnce(t *testing.T) {
 	assert.InDelta(t, s.count(took), watcher.metric("airflow_requeue_requeues_total"), 0, "each is replaced once")
 	assert.Zero(t, watcher.metric("airflow_requeue_errors_total"))
 	watcher.sparing()
-	t.Log(watcher.log.messages())
+	t.Log(watcher.messages())
 }

@@ -29,7 +29,7 @@ func TestAnAirflowWhoseClockIsFiveMinutesOffLosesAndDoublesNothing(t *testing.T)
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
-			s := newSite(t, shared.servers)
+			s := newSite(t, shared.Servers)
 			s.queueing = func(task executor.Task) executor.Task {
 				task.Airflow = tt.airflow
 				return task.Again(task.QueuedAt.Add(tt.off))

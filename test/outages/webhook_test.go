@@ -21,15 +21,15 @@ func TestWithoutTheWebhookPodsStartUnheldAndThoseThatAreHeldAreSettled(t *testin
 		away func(*process)
 		back func(*process) *process
 	}{
-		{"killed, and started again", (*process).kill, again},
-		{"stopped, and continued", func(p *process) { p.signal(syscall.SIGSTOP) }, func(p *process) *process {
-			p.signal(syscall.SIGCONT)
+		{"killed, and started again", func(p *process) { p.Kill() }, again},
+		{"stopped, and continued", func(p *process) { p.Signal(syscall.SIGSTOP) }, func(p *process) *process {
+			p.Signal(syscall.SIGCONT)
 			return p
 		}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
-			s := newSite(t, shared.servers)
+			s := newSite(t, shared.Servers)
 			gone := make(chan struct{})
 			s.scripts = map[fate]func(*corev1.Pod) kubelet.Script{awaits: func(*corev1.Pod) kubelet.Script {
 				return kubelet.Script{Steps: []kubelet.Step{kubelet.Create(), kubelet.Until(gone), kubelet.Evict()}}
