@@ -8,6 +8,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/airflow-requeue/airflow-requeue/internal/programs"
 	"github.com/airflow-requeue/airflow-requeue/pkg/requeue"
 )
 
@@ -24,9 +25,9 @@ func TestADatabaseThatIsGoneForAMinuteCostsThePodsOfThatMinuteAndNoOther(t *test
 			t.Parallel()
 			db, port := newPostgreSQL(t)
 			line := newLine(t, fmt.Sprintf("127.0.0.1:%d", port))
-			s := newSite(t, shared.servers)
-			s.load.rows, s.database = db, readerURL(line.address)
-			watcher, webhook := s.startWatcher(s.watcherConfig(), steady()...), s.startWebhook()
+			s := newSite(t, shared.Servers)
+			s.load.rows, s.DatabaseURL = db, readerURL(line.address)
+			watcher, webhook := s.startWatcher(s.watcherConfig(), programs.Steady()...), s.startWebhook()
 			s.untilHolding()
 			stop := s.work(time.Second/3, day()...)
 			s.untilReplaced(time.Time{})
@@ -74,7 +75,7 @@ func TestADatabaseThatIsGoneForAMinuteCostsThePodsOfThatMinuteAndNoOther(t *test
 			webhook.logged(1, "leader changed: leader not ready, pods are not held")
 			webhook.sparing()
 			t.Logf("%d tasks, %d held, %d reported for want of the database; the watcher's lines: %v; the webhook's: %v", len(s.names),
-				s.count(func(e *entry) bool { return e.held }), lost, watcher.log.messages(), webhook.log.messages())
+				s.count(func(e *entry) bool { return e.held }), lost, watcher.messages(), webhook.messages())
 		})
 	}
 }

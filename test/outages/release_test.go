@@ -25,17 +25,16 @@ const noSweep = "--no-leader-release-after=1h"
 // release runs airflow-requeue-watcher release --all.
 func (s *site) release(config *rest.Config, flags ...string) *process {
 	s.t.Helper()
-	return start(s.t, "watcher", append([]string{"release", "--all", "--kubeconfig=" + s.kubeconfig(config),
-		"--installation=" + world.Installation, "--namespace=" + s.Namespace}, flags...)...)
+	return start(s.t, "watcher", append(s.Release(config), flags...)...)
 }
 
 // uninstalling is a site with pods in every state and without a watcher, whose webhook was just unregistered, and how many
 // of its pods are tracked.
 func uninstalling(t *testing.T) (s *site, tracked int) {
 	t.Helper()
-	s = newSite(t, shared.servers)
+	s = newSite(t, shared.Servers)
 	inEveryState(s, each, noSweep)
-	s.unregisterWebhook()
+	s.UnregisterWebhook()
 	return s, len(s.trackedNow())
 }
 
@@ -44,9 +43,9 @@ type did struct{ Released, Reported, Deleted, Stripped int }
 
 func (p *process) did() (d did) {
 	p.t.Helper()
-	n, err := fmt.Sscanf(p.stdout.String(), "installation "+world.Installation+
+	n, err := fmt.Sscanf(p.Stdout.String(), "installation "+world.Installation+
 		": %d released, %d reported as failed, %d uncommitted replacements deleted, %d let go\n", &d.Released, &d.Reported, &d.Deleted, &d.Stripped)
-	assert.NoError(p.t, err, "%q", p.stdout.String())
+	assert.NoError(p.t, err, "%q", p.Stdout.String())
 	assert.Equal(p.t, 4, n)
 	return d
 }
@@ -57,7 +56,7 @@ func (d did) all() int { return d.Released + d.Reported + d.Deleted + d.Stripped
 func (s *site) nothingLeft() {
 	s.t.Helper()
 	again := s.release(s.watcherConfig())
-	assert.Zero(s.t, again.end())
+	assert.Zero(s.t, again.Exit())
 	assert.Zero(s.t, again.did())
 	assert.Empty(s.t, s.trackedNow())
 	for name, p := range s.Pods() {
@@ -86,10 +85,10 @@ func TestReleaseAllLiftsEveryHoldInTheOrderOfAnUninstallation(t *testing.T) {
 	s, tracked := uninstalling(t)
 	assert.GreaterOrEqual(t, tracked, 60)
 	release := s.release(s.watcherConfig())
-	assert.Zero(t, release.end())
-	t.Logf("of %d pods: %s", tracked, release.stdout.String())
+	assert.Zero(t, release.Exit())
+	t.Logf("of %d pods: %s", tracked, release.Stdout.String())
 	assert.Equal(t, tracked, release.did().all(), "it says what it did, once for each pod")
-	assert.Equal(t, tracked, release.log.messages()["pod released"])
+	assert.Equal(t, tracked, release.messages()["pod released"])
 	s.nothingLeft()
 	s.settlesWithoutUs()
 	release.sparing()
@@ -97,7 +96,7 @@ func TestReleaseAllLiftsEveryHoldInTheOrderOfAnUninstallation(t *testing.T) {
 
 func TestReleaseAllEndsWhileAWatcherWorksAndPodsGoOnFailing(t *testing.T) {
 	t.Parallel()
-	s := newSite(t, shared.servers)
+	s := newSite(t, shared.Servers)
 	inEveryState(s, each, noSweep)
 	then := s.left()
 	watcher := s.startWatcher(s.watcherConfig())
@@ -105,9 +104,9 @@ func TestReleaseAllEndsWhileAWatcherWorksAndPodsGoOnFailing(t *testing.T) {
 	released := func() {
 		t.Helper()
 		release := s.release(s.watcherConfig())
-		assert.Zero(t, release.end())
+		assert.Zero(t, release.Exit())
 		release.sparing()
-		t.Log(release.stdout.String())
+		t.Log(release.Stdout.String())
 		assert.Positive(t, release.did().all())
 	}
 	released() // before the watcher leads: the Lease of the killed one is not over yet
@@ -155,19 +154,19 @@ func TestAReleaseThatIsInterruptedIsRunAgain(t *testing.T) {
 	first, reached := stuck()
 	killed := s.release(first.config())
 	<-reached
-	killed.kill()
+	killed.Kill()
 	assert.Less(t, len(s.trackedNow()), tracked, "what was released stays released")
 	assert.NotEmpty(t, s.trackedNow())
 
 	second, _ := stuck()
 	late := s.release(second.config(), "--timeout=10s")
-	assert.Equal(t, 1, late.end())
-	assert.Contains(t, late.log.text(), "--timeout=10s is over; run it again")
+	assert.Equal(t, 1, late.Exit())
+	assert.Contains(t, late.Log.String(), "--timeout=10s is over; run it again")
 	assert.Positive(t, late.did().all(), "it says what it did all the same")
 	assert.NotEmpty(t, s.trackedNow())
 
 	last := s.release(s.watcherConfig())
-	assert.Zero(t, last.end())
+	assert.Zero(t, last.Exit())
 	assert.Positive(t, last.did().all())
 	s.nothingLeft()
 	s.settlesWithoutUs()
@@ -177,9 +176,9 @@ func TestTwoReleasesAtOnceLiftEveryHoldOnce(t *testing.T) {
 	t.Parallel()
 	s, tracked := uninstalling(t)
 	first, second := s.release(s.watcherConfig()), s.release(s.watcherConfig())
-	assert.Zero(t, first.end())
-	assert.Zero(t, second.end())
-	t.Logf("of %d pods: %s and %s", tracked, first.stdout.String(), second.stdout.String())
+	assert.Zero(t, first.Exit())
+	assert.Zero(t, second.Exit())
+	t.Logf("of %d pods: %s and %s", tracked, first.Stdout.String(), second.Stdout.String())
 	assert.Equal(t, tracked, first.did().all()+second.did().all())
 	s.nothingLeft()
 	s.settlesWithoutUs()
@@ -205,7 +204,7 @@ func TestReleaseAllComesToItsEndThoughTheAPIServerRefusesNowAndThen(t *testing.T
 	for runs := 1; ; runs++ {
 		require.LessOrEqual(t, runs, 20, "it never ends")
 		release := s.release(moody.config())
-		code := release.end()
+		code := release.Exit()
 		sum += release.did().all()
 		release.sparing()
 		if code == 0 {

@@ -286,7 +286,7 @@ func (s *stage) late(pod *corev1.Pod, task executor.Task) *corev1.Pod {
 // post creates a pod under the watcher's account.
 func (s *stage) post(body []byte) *corev1.Pod {
 	s.T.Helper()
-	client, err := kubernetes.NewForConfig(s.access(s.watcherUser()))
+	client, err := kubernetes.NewForConfig(s.Access(s.WatcherUser()))
 	require.NoError(s.T, err)
 	created := &corev1.Pod{}
 	require.NoError(s.T, client.CoreV1().RESTClient().Post().Namespace(s.Namespace).Resource("pods").

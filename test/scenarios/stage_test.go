@@ -13,52 +13,39 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
-	"k8s.io/client-go/kubernetes"
 
 	"github.com/airflow-requeue/airflow-requeue/internal/controlplane"
 	"github.com/airflow-requeue/airflow-requeue/internal/executor"
+	"github.com/airflow-requeue/airflow-requeue/internal/programs"
 	"github.com/airflow-requeue/airflow-requeue/internal/world"
 	"github.com/airflow-requeue/airflow-requeue/pkg/requeue"
 )
 
-const (
-	ddl = root + "/pkg/tidb/testdata/3.3.2-sqlite.sql"
-	// account is who Airflow's scheduler is to the API server here.
-	account = "airflow-scheduler"
-)
+const ddl = root + "/pkg/tidb/testdata/3.3.2-sqlite.sql"
 
 // installation is a namespace with Airflow's executor and database, and with webhook and watcher as they are deployed.
 type installation struct {
-	*world.World
-	servers  *controlplane.ControlPlane
-	programs programs
-	history  *history
-	log      programLog
-	airflow  executor.Scheduler // job 1, under Airflow's account
-	watcher  *process
-	webhook  *process
-	queued   atomic.Int64
+	*programs.Site
+	built   programs.Built
+	history *history
+	log     programs.Log       // of all programs, for a test that failed
+	airflow executor.Scheduler // job 1, under Airflow's account
+	watcher *programs.Process
+	webhook *programs.Process
+	queued  atomic.Int64
 }
 
 // install starts an installation and returns when its webhook holds pods.
-func install(t testing.TB, servers *controlplane.ControlPlane, built programs, watcher, webhook []string) *installation {
+func install(t testing.TB, servers *controlplane.ControlPlane, built programs.Built, watcher, webhook []string) *installation {
 	t.Helper()
 	w := world.New(t, servers.Config(), ddl)
-	i := &installation{World: w, servers: servers, programs: built, history: newHistory(t, w.Client, w.Namespace)}
+	i := &installation{Site: programs.NewSite(w, servers), built: built, history: newHistory(t, w.Client, w.Namespace)}
 	w.WatchAs(2)
-	i.airflow = i.scheduler(1)
-	i.watcher = i.startWatcher(i.access(i.watcherUser()), watcher...)
+	i.airflow = i.SchedulerAs(1)
+	i.watcher = i.startWatcher(i.Access(i.WatcherUser()), watcher...)
 	i.webhook = i.startWebhook(webhook...)
 	i.untilStamping(t)
 	return i
-}
-
-// scheduler is a scheduler's executor, under Airflow's account.
-func (i *installation) scheduler(job int64) executor.Scheduler {
-	i.T.Helper()
-	client, err := kubernetes.NewForConfig(i.access(account))
-	require.NoError(i.T, err)
-	return executor.Scheduler{Client: client, Namespace: i.Namespace, JobID: job}
 }
 
 // untilStamping waits for the webhook to hold, or to observe: it does once it has seen a leader renew its Lease.
@@ -218,11 +205,11 @@ func (s *stage) close() {
 
 // tell dumps what is known, for a case that failed.
 func (s *stage) tell() {
-	var words []string
+	words := []string{"level=ERROR", "level=WARN", "panic"}
 	for _, key := range s.tasks {
 		words = append(words, key.TaskID+" ", key.TaskID+"-")
 		s.T.Log("\n" + s.history.dump(key))
 	}
 	s.T.Log("the executor saw " + strings.Join(s.SawOf(s.tasks...), ", "))
-	s.T.Log("\n" + s.log.about(words...))
+	s.T.Log("\n" + s.log.About(words...))
 }
