@@ -29,7 +29,7 @@ import (
 const installation = "airflow-requeue"
 
 // patience is how long a test waits for what must come; a test that passes waits for moments.
-const patience = time.Minute
+const patience = 3 * time.Minute
 
 // world is a namespace with Airflow's database and executor, a kubelet that is driven by hand, and watchers.
 type world struct {

@@ -64,7 +64,7 @@ func (s *site) startWebhook(flags ...string) *process {
 // eventually waits until nothing is left of what a test waits for, and says what is if that never comes.
 func eventually(t *testing.T, what string, left func() []string) {
 	t.Helper()
-	deadline := time.Now().Add(2 * world.Patience)
+	deadline := time.Now().Add(world.Patience)
 	for {
 		missing := left()
 		if len(missing) == 0 {
