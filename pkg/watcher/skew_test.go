@@ -56,7 +56,7 @@ func TestAWatcherWhoseClockIsOffCountsItsOwnWaitsByIt(t *testing.T) {
 			_, err := w.kubelet.Reject(t.Context(), w.untilFree(name), "NodeAffinity", "no")
 			require.NoError(t, err)
 		}
-		w.passing(2*time.Second, "the gate comes off", func() bool { return isFree(w.history.latest(pod.Name + "-r2")) })
+		w.passing(2*time.Second, "the gate comes off", func() bool { return isFree(w.history.Latest(pod.Name + "-r2")) })
 		waited := w.clock.Since(began)
 		require.GreaterOrEqual(t, waited, 32*time.Second)
 		require.Less(t, waited, 2*time.Minute)
@@ -67,7 +67,7 @@ func TestAWatcherWhoseClockIsOffCountsItsOwnWaitsByIt(t *testing.T) {
 		began = w.clock.Now()
 		pod, err := w.kubelet.ImagePull(t.Context(), pod, "503 Service Unavailable")
 		require.NoError(t, err)
-		w.passing(2*time.Second, "the pod is deleted", func() bool { return w.history.latest(pod.Name).DeletionTimestamp != nil })
+		w.passing(2*time.Second, "the pod is deleted", func() bool { return w.history.Latest(pod.Name).DeletionTimestamp != nil })
 		waited = w.clock.Since(began)
 		require.GreaterOrEqual(t, waited, 40*time.Second)
 		require.Less(t, waited, 2*time.Minute)
@@ -80,7 +80,7 @@ func TestAReportByAWatcherWhoseClockIsOffIsSeenAndThePodGoes(t *testing.T) {
 		w.run()
 		pod := w.reportedWhileItLeaves()
 		began := w.clock.Now()
-		w.passing(time.Second, "the pod goes", func() bool { return w.history.latest(pod.Name) == nil })
+		w.passing(time.Second, "the pod goes", func() bool { return w.history.Latest(pod.Name) == nil })
 		require.Less(t, w.clock.Since(began), time.Minute)
 		w.seenOnly("failed " + pod.Name)
 	})
@@ -106,7 +106,7 @@ func TestWhatAWatcherWithAnotherClockHasReleasedGoes(t *testing.T) {
 	whicheverWayItsClockIsOff(t, func(t *testing.T, w *world, off time.Duration) {
 		p := w.run(func(p *process) {
 			p.wire.write = func(int, string) fate { // it is killed after the hold, before the finalizer
-				if w.history.first(func(p *corev1.Pod) bool { return !requeue.Held(p) }) >= 0 {
+				if w.first(func(p *corev1.Pod) bool { return !requeue.Held(p) }) >= 0 {
 					return lost
 				}
 				return arrives
@@ -118,7 +118,7 @@ func TestWhatAWatcherWithAnotherClockHasReleasedGoes(t *testing.T) {
 		w.clock.forward(-off)
 		began := w.clock.Now()
 		w.run()
-		w.passing(time.Second, "the pod goes", func() bool { return w.history.latest(pod.Name) == nil })
+		w.passing(time.Second, "the pod goes", func() bool { return w.history.Latest(pod.Name) == nil })
 		require.Less(t, w.clock.Since(began), time.Minute, "a finalizer holds nobody up")
 		w.seenOnly("failed " + pod.Name)
 	})
@@ -135,15 +135,15 @@ func TestABackoffThatAWatcherWithAnotherClockBeganIsTwoMinutesAtMost(t *testing.
 			require.NoError(t, err)
 		}
 		w.until(pod.Name+"-r2", "alone", func(r *corev1.Pod) bool {
-			return r != nil && requeue.Committed(r) && isUntracked(w.history.latest(pod.Name+"-r1"))
+			return r != nil && requeue.Committed(r) && isUntracked(w.history.Latest(pod.Name+"-r1"))
 		})
 		p.stop()
 		w.clock.forward(-off)
 		began := w.clock.Now()
 		w.run()
-		w.passing(2*time.Second, "the gate comes off", func() bool { return isFree(w.history.latest(pod.Name + "-r2")) })
+		w.passing(2*time.Second, "the gate comes off", func() bool { return isFree(w.history.Latest(pod.Name + "-r2")) })
 		require.LessOrEqual(t, w.clock.Since(began), requeue.MaxBackoff+10*time.Second, "no backoff is longer, whoever's clock is off")
-		w.checkReplacement(w.history.latest(pod.Name+"-r2"), w.history.latest(pod.Name+"-r1"), task, 2)
+		w.checkReplacement(w.history.Latest(pod.Name+"-r2"), w.history.Latest(pod.Name+"-r1"), task, 2)
 		w.nothingSeen()
 	})
 }
@@ -161,7 +161,7 @@ func TestAGraceThatAWatcherWithAnotherClockBeganEndsInTime(t *testing.T) {
 		w.clock.forward(-off)
 		began := w.clock.Now()
 		w.run()
-		w.passing(2*time.Second, "the pod is deleted", func() bool { return w.history.latest(pod.Name).DeletionTimestamp != nil })
+		w.passing(2*time.Second, "the pod is deleted", func() bool { return w.history.Latest(pod.Name).DeletionTimestamp != nil })
 		require.LessOrEqual(t, w.clock.Since(began), w.policy.ImagePullGrace+10*time.Second, "no longer than the grace, whoever's clock is off")
 		require.NoError(t, w.kubelet.Terminate(t.Context(), pod, 137))
 		w.checkReplacement(w.untilFree(pod.Name+"-r1"), pod, task, 1)
@@ -187,8 +187,8 @@ func TestAPodOfAnEarlierQueueingByAClockThatIsBehindGetsNoReplacementBesideTheLa
 			_, err := w.kubelet.Reject(t.Context(), pod, "NodeAffinity", "no")
 			require.NoError(t, err)
 			w.run()
-			w.passing(time.Second, "the pod is settled", func() bool { return isUntracked(w.history.latest(pod.Name)) })
-			require.Empty(t, w.history.replacementsOf(pod), "the resumed pod is there: a second process would run beside it")
+			w.passing(time.Second, "the pod is settled", func() bool { return isUntracked(w.history.Latest(pod.Name)) })
+			require.Empty(t, w.replacementsOf(pod), "the resumed pod is there: a second process would run beside it")
 			require.ElementsMatch(t, []string{pod.Name, resumed.Name}, names(w.pods(task)))
 			w.nothingSeen()
 		})
