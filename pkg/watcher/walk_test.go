@@ -156,7 +156,7 @@ func TestARandomWalk(t *testing.T) {
 func newWalk(t *testing.T, seed int) *walk {
 	t.Helper()
 	clock := newClock(t.Context())
-	w := &walk{world: newWorldOn(t, withSameClock(servers.Config(), clock), clock), lifts: map[string]aLift{},
+	w := &walk{world: newWorldOn(t, withSameClock(shared.Servers.Config(), clock), clock), lifts: map[string]aLift{},
 		random: rand.New(rand.NewPCG(uint64(seed), 0))}
 	w.policy.ImagePullGrace = 30 * time.Second
 	w.kubelet = kubelet.New(w.client, kubelet.Options{Namespace: w.namespace, Clock: clock, GarbageCollection: -1})

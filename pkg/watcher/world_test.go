@@ -55,7 +55,7 @@ type world struct {
 
 func newWorld(t *testing.T) *world {
 	t.Helper()
-	return newWorldOn(t, servers.Config(), newClock(t.Context()))
+	return newWorldOn(t, shared.Servers.Config(), newClock(t.Context()))
 }
 
 // newWorldOn is a world whose watchers have that clock, and all of it that connection.
