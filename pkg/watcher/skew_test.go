@@ -56,7 +56,7 @@ func TestAWatcherWhoseClockIsOffCountsItsOwnWaitsByIt(t *testing.T) {
 			_, err := w.kubelet.Reject(t.Context(), w.untilFree(name), "NodeAffinity", "no")
 			require.NoError(t, err)
 		}
-		w.within(time.Minute, 2*time.Second, "the gate comes off", func() bool { return isFree(w.history.latest(pod.Name + "-r2")) })
+		w.within(time.Minute, 2*time.Second, "the gate comes off", func() bool { return isFree(w.history.Latest(pod.Name + "-r2")) })
 		require.GreaterOrEqual(t, w.clock.Since(began), 32*time.Second)
 		w.nothingSeen()
 
@@ -65,7 +65,7 @@ func TestAWatcherWhoseClockIsOffCountsItsOwnWaitsByIt(t *testing.T) {
 		began = w.clock.Now()
 		pod, err := w.kubelet.ImagePull(t.Context(), pod, "503 Service Unavailable")
 		require.NoError(t, err)
-		w.within(time.Minute, 2*time.Second, "the pod is deleted", func() bool { return w.history.latest(pod.Name).DeletionTimestamp != nil })
+		w.within(time.Minute, 2*time.Second, "the pod is deleted", func() bool { return w.history.Latest(pod.Name).DeletionTimestamp != nil })
 		require.GreaterOrEqual(t, w.clock.Since(began), 40*time.Second)
 	})
 }
@@ -75,7 +75,7 @@ func TestAReportByAWatcherWhoseClockIsOffIsSeenAndThePodGoes(t *testing.T) {
 	whicheverWayItsClockIsOff(t, func(t *testing.T, w *world, _ time.Duration) {
 		w.run()
 		pod := w.reportedWhileItLeaves()
-		w.within(time.Minute, time.Second, "the pod goes", func() bool { return w.history.latest(pod.Name) == nil })
+		w.within(time.Minute, time.Second, "the pod goes", func() bool { return w.history.Latest(pod.Name) == nil })
 		w.seenOnly("failed " + pod.Name)
 	})
 }
@@ -100,7 +100,7 @@ func TestWhatAWatcherWithAnotherClockHasReleasedGoes(t *testing.T) {
 	whicheverWayItsClockIsOff(t, func(t *testing.T, w *world, off time.Duration) {
 		p := w.run(func(p *process) {
 			p.wire.write = func(int, string) fate { // it is killed after the hold, before the finalizer
-				if w.history.first(func(p *corev1.Pod) bool { return !requeue.Held(p) }) >= 0 {
+				if w.first(func(p *corev1.Pod) bool { return !requeue.Held(p) }) >= 0 {
 					return lost
 				}
 				return arrives
@@ -111,7 +111,7 @@ func TestWhatAWatcherWithAnotherClockHasReleasedGoes(t *testing.T) {
 		p.stop()
 		w.clock.forward(-off)
 		w.run()
-		w.within(time.Minute, time.Second, "the pod goes: a finalizer holds nobody up", func() bool { return w.history.latest(pod.Name) == nil })
+		w.within(time.Minute, time.Second, "the pod goes: a finalizer holds nobody up", func() bool { return w.history.Latest(pod.Name) == nil })
 		w.seenOnly("failed " + pod.Name)
 	})
 }
@@ -127,13 +127,13 @@ func TestABackoffThatAWatcherWithAnotherClockBeganIsTwoMinutesAtMost(t *testing.
 			require.NoError(t, err)
 		}
 		w.until(pod.Name+"-r2", "alone", func(r *corev1.Pod) bool {
-			return r != nil && requeue.Committed(r) && isUntracked(w.history.latest(pod.Name+"-r1"))
+			return r != nil && requeue.Committed(r) && isUntracked(w.history.Latest(pod.Name+"-r1"))
 		})
 		p.stop()
 		w.clock.forward(-off)
 		w.run()
-		w.within(requeue.MaxBackoff, 2*time.Second, "the gate comes off: no backoff is longer, whoever's clock is off", func() bool { return isFree(w.history.latest(pod.Name + "-r2")) })
-		w.checkReplacement(w.history.latest(pod.Name+"-r2"), w.history.latest(pod.Name+"-r1"), task, 2)
+		w.within(requeue.MaxBackoff, 2*time.Second, "the gate comes off: no backoff is longer, whoever's clock is off", func() bool { return isFree(w.history.Latest(pod.Name + "-r2")) })
+		w.checkReplacement(w.history.Latest(pod.Name+"-r2"), w.history.Latest(pod.Name+"-r1"), task, 2)
 		w.nothingSeen()
 	})
 }
@@ -150,7 +150,7 @@ func TestAGraceThatAWatcherWithAnotherClockBeganEndsInTime(t *testing.T) {
 		p.stop()
 		w.clock.forward(-off)
 		w.run()
-		w.within(w.policy.ImagePullGrace, 2*time.Second, "the pod is deleted: no grace is longer, whoever's clock is off", func() bool { return w.history.latest(pod.Name).DeletionTimestamp != nil })
+		w.within(w.policy.ImagePullGrace, 2*time.Second, "the pod is deleted: no grace is longer, whoever's clock is off", func() bool { return w.history.Latest(pod.Name).DeletionTimestamp != nil })
 		require.NoError(t, w.kubelet.Terminate(t.Context(), pod, 137))
 		w.checkReplacement(w.untilFree(pod.Name+"-r1"), pod, task, 1)
 		w.nothingSeen()
@@ -175,8 +175,8 @@ func TestAPodOfAnEarlierQueueingByAClockThatIsBehindGetsNoReplacementBesideTheLa
 			_, err := w.kubelet.Reject(t.Context(), pod, "NodeAffinity", "no")
 			require.NoError(t, err)
 			w.run()
-			w.passing(time.Second, "the pod is settled", func() bool { return isUntracked(w.history.latest(pod.Name)) })
-			require.Empty(t, w.history.replacementsOf(pod), "the resumed pod is there: a second process would run beside it")
+			w.passing(time.Second, "the pod is settled", func() bool { return isUntracked(w.history.Latest(pod.Name)) })
+			require.Empty(t, w.replacementsOf(pod), "the resumed pod is there: a second process would run beside it")
 			require.ElementsMatch(t, []string{pod.Name, resumed.Name}, names(w.pods(task)))
 			w.nothingSeen()
 		})

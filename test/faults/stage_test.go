@@ -17,6 +17,7 @@ import (
 
 	"github.com/airflow-requeue/airflow-requeue/internal/executor"
 	"github.com/airflow-requeue/airflow-requeue/internal/faultproxy"
+	"github.com/airflow-requeue/airflow-requeue/internal/history"
 	"github.com/airflow-requeue/airflow-requeue/internal/programs"
 	"github.com/airflow-requeue/airflow-requeue/internal/world"
 	"github.com/airflow-requeue/airflow-requeue/pkg/requeue"
@@ -33,7 +34,7 @@ type rows interface {
 // stage is a Site with a record of all that happens to its pods, and a proxy for its watchers.
 type stage struct {
 	*programs.Site
-	record *world.Record
+	record *history.Record
 	proxy  *faultproxy.Proxy
 	rows   rows
 	log    programs.Log // of the watchers
@@ -45,7 +46,7 @@ func newStage(t *testing.T) *stage {
 	config.ContentType = "application/vnd.kubernetes.protobuf" // hundreds of pods at once: JSON is what takes the time
 	config.AcceptContentTypes = config.ContentType + ",application/json"
 	w := world.New(t, config, ddl)
-	return &stage{Site: programs.NewSite(w, shared.Servers), record: w.Record(), proxy: faultproxy.New(t, shared.Servers.Config()), rows: w.DB}
+	return &stage{Site: programs.NewSite(w, shared.Servers), record: history.Watch(t, w.Client, w.Namespace), proxy: faultproxy.New(t, shared.Servers.Config()), rows: w.DB}
 }
 
 // play is one pod's way to its outcome on a stage. Its chain of pods has its name.
@@ -167,7 +168,7 @@ func (p *play) row(change func(*requeue.TaskInstance)) {
 func (p *play) end() string {
 	var lines []string
 	for _, pod := range p.record.Pods(p.name) {
-		lines = append(lines, world.Describe(pod))
+		lines = append(lines, history.Describe(pod))
 	}
 	for _, seen := range p.SawOfChain(p.name) {
 		lines = append(lines, "the executor saw "+seen)

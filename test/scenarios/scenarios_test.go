@@ -73,7 +73,7 @@ func (c scenario) isAlone() bool { return c.alone || c.outage || len(c.watcher)+
 func play(t *testing.T, cases []scenario) {
 	t.Helper()
 	common := install(t, shared.Servers, shared.Built, programs.Steady(), nil)
-	t.Cleanup(func() { assert.Empty(t, common.history.left(), "what was broken on the way, or is left over") })
+	t.Cleanup(func() { assert.Empty(t, common.left(), "what was broken on the way, or is left over") })
 	for _, c := range cases {
 		t.Run(c.name(), func(t *testing.T) {
 			t.Parallel()
