@@ -32,6 +32,7 @@ type Record struct {
 	there        map[string]*corev1.Pod
 	byName       map[string][]Moment
 	last         map[types.UID]*corev1.Pod
+	byTask       map[string]map[types.UID]bool // task ID: a hundred cases look at each event
 	chains       map[string]*chain
 }
 
@@ -44,7 +45,8 @@ type chain struct {
 
 // New is a Record that has seen nothing, and sees what See tells it.
 func New() *Record {
-	return &Record{there: map[string]*corev1.Pod{}, byName: map[string][]Moment{}, last: map[types.UID]*corev1.Pod{}, chains: map[string]*chain{}}
+	return &Record{there: map[string]*corev1.Pod{}, byName: map[string][]Moment{}, last: map[types.UID]*corev1.Pod{},
+		byTask: map[string]map[types.UID]bool{}, chains: map[string]*chain{}}
 }
 
 // Watch begins a record of a namespace's pods, which goes on until the test ends.
@@ -127,6 +129,11 @@ func (r *Record) see(event watch.EventType, pod *corev1.Pod) *chain {
 	r.moments, c.moments = append(r.moments, m), append(c.moments, m)
 	r.byName[pod.Name] = append(r.byName[pod.Name], m)
 	r.last[pod.UID] = pod
+	task := pod.Annotations["task_id"]
+	if r.byTask[task] == nil {
+		r.byTask[task] = map[types.UID]bool{}
+	}
+	r.byTask[task][pod.UID] = true
 	if event == watch.Deleted {
 		delete(r.there, pod.Name)
 		delete(c.there, pod.Name)
@@ -194,13 +201,13 @@ func (r *Record) There() []*corev1.Pod {
 	return byName(r.there)
 }
 
-// Ever are the pods like that which were ever there, as they were seen last, by name.
-func (r *Record) Ever(is func(*corev1.Pod) bool) []*corev1.Pod {
+// Ever are the pods of a task instance that were ever there, as they were seen last, by name.
+func (r *Record) Ever(key requeue.Key) []*corev1.Pod {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	var pods []*corev1.Pod
-	for _, pod := range r.last {
-		if is(pod) {
+	for uid := range r.byTask[key.TaskID] {
+		if pod := r.last[uid]; requeue.SameTaskInstance(pod, key) {
 			pods = append(pods, pod)
 		}
 	}

@@ -126,8 +126,10 @@ func (w *world) first(is func(*corev1.Pod) bool) int {
 // replacementsOf returns the UIDs of all pods that ever claimed to replace the pod.
 func (w *world) replacementsOf(pod *corev1.Pod) []string {
 	var uids []string
-	for _, p := range w.history.Ever(func(p *corev1.Pod) bool { return requeue.RequeueOf(p) == string(pod.UID) }) {
-		uids = append(uids, string(p.UID))
+	for _, m := range w.history.Moments() {
+		if requeue.RequeueOf(m.Pod) == string(pod.UID) && !slices.Contains(uids, string(m.Pod.UID)) {
+			uids = append(uids, string(m.Pod.UID))
+		}
 	}
 	return uids
 }

@@ -87,7 +87,7 @@ func (s *stage) replacements(pod *corev1.Pod) []*corev1.Pod {
 	s.T.Helper()
 	var found []*corev1.Pod
 	for _, key := range s.tasks {
-		for _, p := range s.record.Ever(of(key)) {
+		for _, p := range s.record.Ever(key) {
 			if requeue.RequeueOf(p) == string(pod.UID) {
 				found = append(found, p)
 			}

@@ -11,11 +11,6 @@ import (
 	"github.com/airflow-requeue/airflow-requeue/pkg/requeue"
 )
 
-// of tells the pods of a task instance from others.
-func of(key requeue.Key) func(*corev1.Pod) bool {
-	return func(pod *corev1.Pod) bool { return requeue.SameTaskInstance(pod, key) }
-}
-
 // unfinished reports whether a pod is over and still carries what keeps it from Airflow, or from going.
 func unfinished(p *corev1.Pod) bool {
 	return requeue.Ended(p) && (slices.Contains(p.Finalizers, requeue.Finalizer) || requeue.Attached(p) && requeue.Held(p))
@@ -38,12 +33,12 @@ func (s *stage) tell() {
 	for _, key := range s.tasks {
 		words = append(words, key.TaskID+" ", key.TaskID+"-")
 		var events strings.Builder
-		for _, pod := range s.record.Ever(of(key)) {
+		for _, pod := range s.record.Ever(key) {
 			for _, e := range s.events.On(pod) {
 				fmt.Fprintf(&events, "Event on %s: %s\n", pod.Name, e)
 			}
 		}
-		s.T.Log("\n" + events.String() + history.Story(s.record.Moments(), of(key)))
+		s.T.Log("\n" + events.String() + history.Story(s.record.Moments(), func(pod *corev1.Pod) bool { return requeue.SameTaskInstance(pod, key) }))
 	}
 	s.T.Log("the executor saw " + strings.Join(s.SawOf(s.tasks...), ", "))
 	s.T.Log("\n" + s.log.About(words...))

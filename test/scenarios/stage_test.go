@@ -196,11 +196,11 @@ func (s *stage) close() {
 	s.T.Helper()
 	for _, key := range s.tasks {
 		s.eventually("no pod of "+key.String()+" that is over keeps finalizer or hold", func() bool {
-			return !slices.ContainsFunc(s.record.Ever(of(key)), func(p *corev1.Pod) bool {
+			return !slices.ContainsFunc(s.record.Ever(key), func(p *corev1.Pod) bool {
 				return s.record.Latest(p.Name) != nil && unfinished(p)
 			})
 		})
-		for _, p := range s.record.Ever(of(key)) {
+		for _, p := range s.record.Ever(key) {
 			assert.Empty(s.T, s.record.Broken(p.Name), "promises that were broken on the way")
 		}
 	}
