@@ -92,9 +92,10 @@ func (w *Watcher) watchDatabase(ctx context.Context) {
 	defer ticker.Stop()
 	for {
 		if !w.database.readable() {
+			began := w.clock.Now()
 			_, _, err := w.rows.Get(ctx, requeue.Ref{Key: requeue.Key{MapIndex: -1}}) // a row that no one has
 			if ctx.Err() == nil {
-				w.database.observe(err, w.clock.Now())
+				w.database.observe(err, began, w.clock.Now())
 			}
 		}
 		select {

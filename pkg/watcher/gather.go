@@ -91,12 +91,13 @@ func (w *Watcher) siblings(p *heldPod) []*corev1.Pod {
 
 // readRow reads the task instance's row. That it can't be read is a fact like any other.
 func (w *Watcher) readRow(ctx context.Context, in *requeue.Input) error {
+	began := w.clock.Now()
 	task, found, err := w.rows.Get(ctx, in.Seal.Job.Ref)
 	if ctx.Err() != nil {
 		return fmt.Errorf("reading task instance %s: %w", in.Seal.Job.Ref.Key, ctx.Err())
 	}
 	now := w.clock.Now()
-	since := w.database.observe(err, now)
+	since := w.database.observe(err, began, now)
 	w.memory.of(in.Pod.UID, func(m *podMemory) {
 		if own := m.unread(err, now); own.Before(since) {
 			since = own
