@@ -66,9 +66,13 @@ func (l *buildLog) take(line string) {
 	}
 }
 
+// progress is what go has counted, or, of another program, the last line.
 func (l *buildLog) progress() string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if said := strings.TrimSpace(l.rest.String()); l.downloads+l.packages == 0 && said != "" {
+		return said[strings.LastIndex(said, "\n")+1:]
+	}
 	return fmt.Sprintf("%d modules downloaded, %d packages compiled", l.downloads, l.packages)
 }
 
