@@ -20,6 +20,12 @@ demo: controlplane ## show the main job on a real kube-apiserver, as a live time
 test: controlplane tools databases ## prove it: all tests, with the race detector, on real servers
 	$(GO) test -race -timeout 20m ./...
 
+.PHONY: test-airflow
+test-airflow: controlplane ## prove it against Airflow itself, old and new, installed from PyPI
+	@hack/python.sh
+	@$(GO) run ./internal/airflow/cmd/airflow
+	$(GO) test -race -timeout 30m ./test/airflow -airflow
+
 .PHONY: lint
 lint: ## run golangci-lint and check that the modules are tidy
 	"$$($(GO) run ./internal/tools/cmd/tool golangci-lint)" run ./...
