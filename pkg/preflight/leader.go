@@ -22,7 +22,7 @@ func (c *checker) leader(ctx context.Context) Finding {
 	case apierrors.IsNotFound(err):
 		return warn(toDo, "none: there is no Lease %s in namespace %s", c.Lease.Name, c.Lease.Namespace)
 	case err != nil:
-		return warn("see what is said of the rights, and try again", "can't be told: %v", err)
+		return c.untold(err)
 	}
 	holder := ptr.Deref(lease.Spec.HolderIdentity, "")
 	renewed := ptr.Deref(lease.Spec.RenewTime, metav1.MicroTime{}).Time

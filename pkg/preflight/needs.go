@@ -141,7 +141,7 @@ func (c *checker) rights(ctx context.Context) Finding {
 			missing = append(missing, right.String())
 		}
 	}
-	if len(missing) > 0 {
+	if c.lacks = len(missing) > 0; c.lacks {
 		return fail("grant them to "+cmp.Or(c.user, "the watcher's account")+", as manifests/base/watcher-rights.yaml does",
 			"missing: %s", strings.Join(missing, "; "))
 	}

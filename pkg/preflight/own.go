@@ -28,7 +28,7 @@ func (c *checker) airflowsOwn(ctx context.Context) Finding {
 			pods = append(pods, corev1.Pod{ObjectMeta: pod.ObjectMeta, Spec: corev1.PodSpec{Containers: pod.Spec.Containers}})
 		})
 		if err != nil {
-			return untold(err)
+			return c.untold(err)
 		}
 	}
 	return judgeOwn(pods)

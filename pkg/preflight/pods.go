@@ -36,10 +36,6 @@ func (c *checker) eachPod(ctx context.Context, selector string, all bool, visit 
 	return nil
 }
 
-func untold(err error) Finding {
-	return warn("see what is said of the rights, and try again", "can't be told: %v", err)
-}
-
 // slack is how much longer than Airflow waits for a queued task a pod may be held: by then Airflow has given the pod up, and a
 // watcher has let go of it.
 const slack = 5 * time.Minute
@@ -58,7 +54,7 @@ func (c *checker) held(ctx context.Context) Finding {
 		}
 	})
 	if err != nil {
-		return untold(err)
+		return c.untold(err)
 	}
 	seen := "none"
 	if first != nil {
@@ -104,7 +100,7 @@ func (c *checker) workers(ctx context.Context) Finding {
 	seen := fmt.Sprintf("%s, of Airflow %s", count(pods, "pod"), strings.Join(slices.Sorted(maps.Keys(airflows)), ", "))
 	switch {
 	case err != nil:
-		return untold(err)
+		return c.untold(err)
 	case pods == 0:
 		return ok("none at the moment")
 	case old:

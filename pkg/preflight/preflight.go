@@ -9,6 +9,7 @@ import (
 
 	admissionregistrationv1 "k8s.io/api/admissionregistration/v1"
 	coordinationv1 "k8s.io/api/coordination/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/utils/clock"
 
@@ -32,7 +33,7 @@ type Finding struct {
 	Check string `json:"check"`
 	State State  `json:"state"`
 	Seen  string `json:"seen"`
-	ToDo  string `json:"todo,omitempty"` // empty where it is OK
+	ToDo  string `json:"todo,omitempty"` // empty where it is OK, or where another finding's is enough
 }
 
 func ok(format string, args ...any) Finding {
@@ -41,6 +42,14 @@ func ok(format string, args ...any) Finding {
 
 func warn(toDo, format string, args ...any) Finding {
 	return Finding{State: Warn, Seen: fmt.Sprintf(format, args...), ToDo: toDo}
+}
+
+// untold is what can't be told because the API server answers with an error.
+func (c *checker) untold(err error) Finding {
+	if c.lacks && apierrors.IsForbidden(err) {
+		return warn("", "can't be told without the rights that are missing")
+	}
+	return warn("see whether the API server is well, and try again", "can't be told: %v", err)
 }
 
 func fail(toDo, format string, args ...any) Finding {
@@ -69,6 +78,7 @@ const lookTimeout = 15 * time.Second
 type checker struct {
 	Options
 
+	lacks  bool // rights are missing
 	client kubernetes.Interface
 	user   string                                   // who asks the API server, where that can be told
 	hook   *admissionregistrationv1.MutatingWebhook // once it is found

@@ -152,6 +152,12 @@ func TestWhatIsWrongIsFound(t *testing.T) {
 			i.quota()
 		}, Finding{"webhook answers", Warn, "", ""}},
 
+		{"no pod may be created for want of rights", func(i *installation) {
+			i.as(rbacv1.PolicyRule{Verbs: []string{"list"}, APIGroups: []string{""}, Resources: []string{"pods"}})
+		},
+			Finding{"webhook answers", Warn, "can't be told without the rights that are missing", ""}},
+		{"the Lease may not be read", func(i *installation) { i.as(anybody) },
+			Finding{"leader", Warn, "can't be told without the rights that are missing", ""}},
 		{"no watcher has ever led", func(*installation) {},
 			Finding{"leader", Warn, "none: there is no Lease NS in namespace NS", ""}},
 		{"the last leader has stopped", func(i *installation) { i.lead("", "false", time.Now()) },

@@ -26,14 +26,14 @@ func (c *checker) webhook(ctx context.Context) Finding {
 		return warn("grant get on mutatingwebhookconfigurations/"+c.Installation+", as manifests/base/watcher-rights.yaml does",
 			"can't be told: MutatingWebhookConfiguration %s may not be read", c.Installation)
 	case err != nil:
-		return warn("try again", "can't be told: %v", err)
+		return c.untold(err)
 	}
 	var namespaces []corev1.Namespace
 	for _, name := range c.Namespaces {
 		// The watcher may list it, not get it.
 		list, err := c.client.CoreV1().Namespaces().List(ctx, metav1.ListOptions{FieldSelector: "metadata.name=" + name})
 		if err != nil {
-			return warn("see what is said of the rights, and try again", "can't be told: %v", err)
+			return c.untold(err)
 		}
 		if len(list.Items) == 0 {
 			return fail("give --namespace where Airflow puts worker pods", "there is no namespace %s", name)
