@@ -51,7 +51,7 @@ func (c *checker) authority(ctx context.Context) Finding {
 	case shown.NotAfter.Sub(c.Clock.Now()) < soon:
 		return warn("see why it was not renewed: "+certificates, "the webhook's certificate expires on %s", day(shown.NotAfter))
 	}
-	return ok("%s, and vouches for the webhook's certificate, until %s", until, day(shown.NotAfter))
+	return ok("%s; the webhook's certificate, by it, until %s", until, day(shown.NotAfter))
 }
 
 // judgeAuthority says until when some certificate of the bundle is valid.
@@ -78,7 +78,7 @@ func judgeAuthority(bundle []byte, now time.Time, toDo string) (until string, fo
 	case last.Sub(now) < soon:
 		return "", warn(toDo, "expires on %s", day(last))
 	}
-	return "valid until " + day(last), ok("")
+	return "until " + day(last), ok("")
 }
 
 func latest(a, b time.Time) time.Time {

@@ -37,7 +37,7 @@ func (c *checker) airflowsOwn(ctx context.Context) Finding {
 // judgeOwn goes by what can be seen of Airflow's pods, the scheduler's first. What airflow.cfg says, which provider is
 // installed, and what comes from a Secret or a ConfigMap can't be seen.
 func judgeOwn(pods []corev1.Pod) Finding {
-	toDo := "set " + ownSetting + "=0 in the scheduler's environment, where it can be seen; leave it where airflow.cfg says so, " +
+	toDo := "set " + ownSetting + "=0 for the scheduler; leave it where airflow.cfg does so, " +
 		"or where the provider is older than 10.20: neither can be seen from here"
 	workers, old := 0, 0
 	for i := range pods {

@@ -47,7 +47,7 @@ func TestAnInstallationThatIsWellIsFoundWell(t *testing.T) {
 		{Check: "API server", State: OK},
 		{Check: "rights", State: OK, Seen: "all that a watcher needs"},
 		{Check: "webhook", State: OK, Seen: "registered for namespace NS"},
-		{Check: "webhook's CA", State: OK, Seen: "valid until DATE, and vouches for the webhook's certificate, until DATE"},
+		{Check: "webhook's CA", State: OK, Seen: "until DATE; the webhook's certificate, by it, until DATE"},
 		{Check: "webhook answers", State: OK, Seen: "asked by the API server, about a pod that was created as a dry run"},
 		{Check: "leader", State: OK, Seen: "watcher-0, which can decide"},
 		{Check: "held pods", State: OK},
@@ -139,7 +139,7 @@ func TestWhatIsWrongIsFound(t *testing.T) {
 			i.wellServed()
 			i.stop()
 			i.register()
-		}, Finding{"webhook's CA", OK, "valid until DATE; the webhook's certificate can't be seen from here", ""}},
+		}, Finding{"webhook's CA", OK, "until DATE; the webhook's certificate can't be seen from here", ""}},
 
 		{"the API server can't reach the webhook", func(i *installation) {
 			i.wellServed()
