@@ -239,11 +239,14 @@ func TestAWatcherThatStartsWaitsForNothingButWhatItCanNotDoWithout(t *testing.T)
 	t.Parallel()
 	i := newInstallation(t)
 	i.options.Starting = true
-	i.options.Lease.RetryPeriod = time.Hour
-	i.lead("watcher-0", "true", time.Now().Add(-2*time.Hour)) // nobody waits to see it renewed
+	i.options.Lease.RetryPeriod = 4 * time.Second
+	i.renew(i.lead("watcher-0", "true", time.Now().Add(-2*time.Hour)))
 
 	for _, found := range Run(t.Context(), i.client, i.options) {
 		assert.NotEqual(t, Fail, found.State, "%+v", found)
+		if found.Check == "leader" {
+			assert.Contains(t, found.Seen, "none: watcher-0 last renewed the Lease 2h0m", "nobody waits to see it renewed")
+		}
 	}
 
 	i.as()
