@@ -27,7 +27,7 @@ import (
 const Installation = "airflow-requeue"
 
 // Patience is how long a test waits for what must come; a test that passes waits for moments.
-const Patience = time.Minute
+const Patience = 3 * time.Minute
 
 // World is one test's. Its methods end the test when the real things fail.
 type World struct {

@@ -61,7 +61,7 @@ func TestAHeldPodThatAirflowRevokesGoesAndNothingReplacesIt(t *testing.T) {
 	require.Equal(t, []string{pod.Name}, w.revoke(task))
 	w.untilGone(pod.Name)
 	require.Empty(t, w.pods(task))
-	require.Empty(t, w.history.replacementsOf(pod))
+	require.Empty(t, w.replacementsOf(pod))
 	w.nothingSeen()
 }
 
@@ -111,12 +111,12 @@ func TestAirflowThatRevokesAGatedReplacementWins(t *testing.T) {
 		require.NoError(t, err)
 	}
 	gated := w.until(pod.Name+"-r2", "alone", func(p *corev1.Pod) bool {
-		return p != nil && requeue.Committed(p) && isUntracked(w.history.latest(pod.Name+"-r1"))
+		return p != nil && requeue.Committed(p) && isUntracked(w.history.Latest(pod.Name+"-r1"))
 	})
 	require.True(t, requeue.Gated(gated))
 	require.Equal(t, []string{gated.Name}, w.revoke(task))
 	w.untilGone(gated.Name)
-	require.Empty(t, w.history.replacementsOf(gated))
+	require.Empty(t, w.replacementsOf(gated))
 	w.nothingSeen()
 }
 
@@ -154,7 +154,7 @@ func TestAPodOfAnEarlierQueueingIsNotReplaced(t *testing.T) {
 			}
 			old := w.untilUntracked(pod.Name)
 			require.True(t, requeue.Held(old) && !requeue.Attached(old), "Airflow would take its end for that of the resumed pod")
-			require.Empty(t, w.history.replacementsOf(pod))
+			require.Empty(t, w.replacementsOf(pod))
 			require.ElementsMatch(t, []string{pod.Name, resumed.Name}, names(w.pods(task)))
 			w.untilEvent(pod, "Superseded", "queued again, for "+resumed.Name)
 			w.nothingSeen()
@@ -181,7 +181,7 @@ func TestAPodOfAnEarlierQueueingIsReportedWhenNoPodOfTheLaterOneComes(t *testing
 	w.passing(4*time.Second, "the report", func() bool { return len(w.executor.sawOf(pod.Name)) > 0 })
 	require.GreaterOrEqual(t, w.clock.Since(began), 30*time.Second)
 	w.seenOnly("failed " + pod.Name)
-	require.Empty(t, w.history.replacementsOf(pod))
+	require.Empty(t, w.replacementsOf(pod))
 }
 
 func TestARowThatChangesWhileARequeueIsDecidedStopsIt(t *testing.T) {
@@ -208,10 +208,10 @@ func TestARowThatChangesWhileARequeueIsDecidedStopsIt(t *testing.T) {
 			})
 			w.eventually("the report", func() bool { return len(w.executor.saw()) > 0 })
 			old := w.untilUntracked(pod.Name)
-			w.passing(time.Second, "the replacement is gone", func() bool { return w.history.latest(pod.Name+"-r1") == nil })
-			require.Len(t, w.history.replacementsOf(pod), tt.replaced)
-			for _, m := range w.history.of(pod.Name + "-r1") {
-				require.True(t, requeue.Gated(m.pod), "it never runs")
+			w.passing(time.Second, "the replacement is gone", func() bool { return w.history.Latest(pod.Name+"-r1") == nil })
+			require.Len(t, w.replacementsOf(pod), tt.replaced)
+			for _, m := range w.history.Of(pod.Name + "-r1") {
+				require.True(t, requeue.Gated(m.Pod), "it never runs")
 			}
 			if tt.replaced == 0 {
 				require.Equal(t, "1", old.Labels[requeue.LabelWorker], "the detach is undone")
@@ -242,7 +242,7 @@ func TestAHeldPodThatIsAdoptedIsReplacedUnderTheNewScheduler(t *testing.T) {
 	w.passing(time.Second, "ten seconds", func() bool { return w.clock.Since(began) > 10*time.Second })
 	require.True(t, requeue.Gated(w.now(pod.Name+"-r1")))
 	w.row(task, func(row *requeue.TaskInstance) { row.QueuedByJobID = 2 })
-	w.passing(time.Second, "the replacement", func() bool { return isFree(w.history.latest(pod.Name + "-r1")) })
+	w.passing(time.Second, "the replacement", func() bool { return isFree(w.history.Latest(pod.Name + "-r1")) })
 	require.Equal(t, "2", w.now(pod.Name + "-r1").Labels[requeue.LabelWorker])
 	w.nothingSeen()
 }
@@ -258,7 +258,7 @@ func TestAnAdoptionThatNeverCommitsItsRowIsWaitedForTwoMinutes(t *testing.T) {
 	began := w.clock.Now()
 	_, err = w.kubelet.Reject(t.Context(), pod, "NodeAffinity", "no")
 	require.NoError(t, err)
-	w.passing(15*time.Second, "the replacement", func() bool { return isFree(w.history.latest(pod.Name + "-r1")) })
+	w.passing(15*time.Second, "the replacement", func() bool { return isFree(w.history.Latest(pod.Name + "-r1")) })
 	require.GreaterOrEqual(t, w.clock.Since(began), 2*time.Minute)
 	require.Equal(t, "1", w.now(pod.Name + "-r1").Labels[requeue.LabelWorker], "the next to adopt looks for what the row names")
 }
@@ -274,7 +274,7 @@ func TestTheGateComesOffUnderTheSchedulerThatTheRowNames(t *testing.T) {
 	require.Equal(t, "1", w.now(pod.Name + "-r1").Labels[requeue.LabelWorker])
 	w.row(task, func(row *requeue.TaskInstance) { row.QueuedByJobID = 2 }) // adopted when it was listed, before the detach
 	goOn()
-	w.passing(time.Second, "the gate comes off", func() bool { return isFree(w.history.latest(pod.Name + "-r1")) })
+	w.passing(time.Second, "the gate comes off", func() bool { return isFree(w.history.Latest(pod.Name + "-r1")) })
 	require.Equal(t, "2", w.now(pod.Name + "-r1").Labels[requeue.LabelWorker])
 	w.nothingSeen()
 }

@@ -43,7 +43,7 @@ func TestFromTheSecondReplacementOnNoneRunsBeforeTheBackoffFloorIsOver(t *testin
 		_, err = w.kubelet.Reject(t.Context(), first, "NodeAffinity", "no")
 		require.NoError(t, err)
 		w.until(next, "committed", func(p *corev1.Pod) bool { return p != nil && requeue.Committed(p) })
-		w.passing(4*time.Second, "the gate comes off", func() bool { return !requeue.Gated(w.history.latest(next)) })
+		w.passing(4*time.Second, "the gate comes off", func() bool { return !requeue.Gated(w.history.Latest(next)) })
 		require.GreaterOrEqual(t, w.clock.Since(began), 40*time.Second)
 		first = w.untilFree(next)
 	}

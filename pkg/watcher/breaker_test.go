@@ -61,7 +61,7 @@ func TestInAStormNoMoreThanTheLimitAreReplacedWithinAMinuteAndTheRestAreReported
 	}
 	replaced, reported := 0, []string{"failed " + own.Name}
 	for _, pod := range pods {
-		if len(w.history.replacementsOf(pod)) > 0 {
+		if len(w.replacementsOf(pod)) > 0 {
 			replaced++
 			w.untilFree(pod.Name + "-r1")
 			continue
@@ -113,7 +113,7 @@ func TestAPodThatIsNotReplacedAfterAllGivesItsPlaceBack(t *testing.T) {
 		}
 	})
 	w.untilSeen("failed " + pod.Name)
-	require.Empty(t, w.history.replacementsOf(pod))
+	require.Empty(t, w.replacementsOf(pod))
 	w.untilFree(w.rejected("next").Name + "-r1")
 	last := w.rejected("last")
 	w.untilEvent(last, "Storm", "too many replacements lately")

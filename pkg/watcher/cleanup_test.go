@@ -34,8 +34,8 @@ func TestAReplacedPodIsDeletedAtOnceWithoutATimeToLive(t *testing.T) {
 	task, origin := w.rejectedOften(1)
 	w.untilGone(origin)
 	require.Equal(t, []string{origin + "-r1"}, names(w.pods(task)))
-	moments := w.history.of(origin)
-	w.checkTombstone(moments[len(moments)-1].pod)
+	moments := w.history.Of(origin)
+	w.checkTombstone(moments[len(moments)-1].Pod)
 	w.nothingSeen()
 }
 
@@ -46,7 +46,7 @@ func TestThreeReplacedPodsOfATaskAreKept(t *testing.T) {
 	task, origin := w.rejectedOften(5)
 	require.Len(t, w.pods(task), 6)
 	w.passing(20*time.Second, "the oldest are gone", func() bool {
-		return w.history.latest(origin) == nil && w.history.latest(origin+"-r1") == nil
+		return w.history.Latest(origin) == nil && w.history.Latest(origin+"-r1") == nil
 	})
 	require.Equal(t, []string{origin + "-r2", origin + "-r3", origin + "-r4", origin + "-r5"}, names(w.pods(task)))
 	w.nothingSeen()
@@ -61,7 +61,7 @@ func TestAReplacedPodIsDeletedWhenItsTimeIsOver(t *testing.T) {
 	other := w.unheld(executor.NewTask("other", "installation", "manual__1", time.Now().UTC()))
 	w.patch(other.Name, `{"metadata":{"labels":{"airflow-requeue.dev/replaced":"another"}}}`)
 	began := w.clock.Now()
-	w.passing(5*time.Minute, "it is gone", func() bool { return w.history.latest(origin) == nil })
+	w.passing(5*time.Minute, "it is gone", func() bool { return w.history.Latest(origin) == nil })
 	require.GreaterOrEqual(t, w.clock.Since(began), w.ttl-time.Minute)
 	require.Equal(t, []string{origin + "-r1"}, names(w.pods(task)))
 	require.NotNil(t, w.now(other.Name), "another installation's is not ours to delete")

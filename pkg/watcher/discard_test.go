@@ -28,7 +28,7 @@ func TestASecondStartOfARunningTaskIsKeptFromAirflow(t *testing.T) {
 	_, err = w.kubelet.Succeed(t.Context(), winner)
 	require.NoError(t, err)
 	w.seenOnly("succeeded " + winner.Name)
-	require.Empty(t, w.history.replacementsOf(loser))
+	require.Empty(t, w.replacementsOf(loser))
 }
 
 func TestALoserWhoseWinnerIsGoneIsReported(t *testing.T) {
@@ -83,15 +83,15 @@ func TestALateCreateWhosePredecessorIsGoneIsDeletedAndNeverSeen(t *testing.T) {
 	w.run()
 	w.untilGone(late.Name)
 	var seen []string
-	for _, m := range w.history.of(late.Name) {
-		require.True(t, requeue.Gated(m.pod), "it never ran")
-		require.False(t, requeue.Attached(m.pod))
-		if reason := m.pod.Annotations[requeue.AnnotationReason]; len(seen) == 0 || seen[len(seen)-1] != reason {
+	for _, m := range w.history.Of(late.Name) {
+		require.True(t, requeue.Gated(m.Pod), "it never ran")
+		require.False(t, requeue.Attached(m.Pod))
+		if reason := m.Pod.Annotations[requeue.AnnotationReason]; len(seen) == 0 || seen[len(seen)-1] != reason {
 			seen = append(seen, reason)
 		}
 	}
 	require.Equal(t, []string{"", "Superseded"}, seen)
-	require.Empty(t, w.history.replacementsOf(late))
+	require.Empty(t, w.replacementsOf(late))
 	w.nothingSeen()
 }
 
@@ -110,8 +110,8 @@ func TestACreateThatLandsAfterThePodWasReportedNeverRuns(t *testing.T) {
 	goOn()
 	w.until(pod.Name+"-r1", "created", func(p *corev1.Pod) bool { return p != nil })
 	w.untilGone(pod.Name + "-r1")
-	for _, m := range w.history.of(pod.Name + "-r1") {
-		require.True(t, requeue.Gated(m.pod) && !requeue.Attached(m.pod))
+	for _, m := range w.history.Of(pod.Name + "-r1") {
+		require.True(t, requeue.Gated(m.Pod) && !requeue.Attached(m.Pod))
 	}
 	w.seenOnly("failed " + pod.Name)
 	next.stop()
@@ -131,7 +131,7 @@ func TestAReplacementWhoseTaskMovesOnBeforeItRunsIsDeleted(t *testing.T) {
 	require.Equal(t, "Superseded", replacement.Annotations[requeue.AnnotationReason])
 	require.True(t, requeue.Held(replacement), "its hold is kept")
 	require.NoError(t, w.kubelet.Terminate(t.Context(), replacement, 137))
-	w.passing(time.Second, "the replacement goes", func() bool { return w.history.latest(replacement.Name) == nil })
+	w.passing(time.Second, "the replacement goes", func() bool { return w.history.Latest(replacement.Name) == nil })
 	w.seenOnly("failed " + replacement.Name) // the executor waits for an end
 }
 

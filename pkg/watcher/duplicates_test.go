@@ -28,7 +28,7 @@ func TestManyEventsOfOneEndMakeOneReplacement(t *testing.T) {
 	_ = w.kubelet.Terminate(t.Context(), pod, 137)                                   // DELETED
 	w.untilGone(pod.Name)
 	replacement := w.untilFree(pod.Name + "-r1")
-	require.Equal(t, []string{string(replacement.UID)}, w.history.replacementsOf(pod))
+	require.Equal(t, []string{string(replacement.UID)}, w.replacementsOf(pod))
 	require.Equal(t, []string{replacement.Name}, names(w.pods(task)))
 }
 
@@ -55,7 +55,7 @@ func TestAWatcherThatFindsEverythingDoneDoesNothing(t *testing.T) {
 	for _, request := range next.wire.requests() {
 		require.NotContains(t, request, pod.Name)
 	}
-	require.Equal(t, []string{string(replacement.UID)}, w.history.replacementsOf(pod))
+	require.Equal(t, []string{string(replacement.UID)}, w.replacementsOf(pod))
 }
 
 func TestAWatcherThatIsRestartedBeforeEachWriteMakesOneReplacement(t *testing.T) {
@@ -66,7 +66,7 @@ func TestAWatcherThatIsRestartedBeforeEachWriteMakesOneReplacement(t *testing.T)
 	_, err := w.kubelet.Reject(t.Context(), pod, "NodeAffinity", "no")
 	require.NoError(t, err)
 	free := func() bool {
-		p := w.history.latest(pod.Name + "-r1")
+		p := w.history.Latest(pod.Name + "-r1")
 		return p != nil && !requeue.Gated(p)
 	}
 	for range 10 {
@@ -87,7 +87,7 @@ func TestAWatcherThatIsRestartedBeforeEachWriteMakesOneReplacement(t *testing.T)
 	replacement := w.untilFree(pod.Name + "-r1")
 	w.checkReplacement(replacement, pod, task, 1)
 	w.checkTombstone(w.untilUntracked(pod.Name))
-	require.Equal(t, []string{string(replacement.UID)}, w.history.replacementsOf(pod))
+	require.Equal(t, []string{string(replacement.UID)}, w.replacementsOf(pod))
 	require.Equal(t, []string{pod.Name, replacement.Name}, names(w.pods(task)))
 	w.nothingSeen()
 }
@@ -120,7 +120,7 @@ func TestTwoWatchersThatBothLeadMakeOneReplacementOfEachPod(t *testing.T) {
 		pod := pods[task.TaskID]
 		replacement := w.untilFree(pod.Name + "-r1")
 		w.checkReplacement(replacement, pod, task, 1)
-		require.Equal(t, []string{string(replacement.UID)}, w.history.replacementsOf(pod))
+		require.Equal(t, []string{string(replacement.UID)}, w.replacementsOf(pod))
 		if i%2 == 0 {
 			w.checkTombstone(w.untilUntracked(pod.Name))
 		} else {
@@ -140,7 +140,7 @@ func TestTwoWatchersThatBothLeadReportAPodOnce(t *testing.T) {
 	w.delete(pod.Name)
 	w.row(task, state("failed"))
 	require.NoError(t, w.kubelet.Terminate(t.Context(), pod, 1))
-	w.passing(time.Second, "the pod goes", func() bool { return w.history.latest(pod.Name) == nil })
+	w.passing(time.Second, "the pod goes", func() bool { return w.history.Latest(pod.Name) == nil })
 	w.seenOnly("failed " + pod.Name)
 }
 
@@ -168,7 +168,7 @@ func TestWhatHappenedWhileTheAPIServerWasOutOfReachIsCaughtUpWith(t *testing.T) 
 	require.True(t, requeue.Held(w.now(runner.Name)) && !requeue.Detached(w.now(pod.Name)))
 
 	down.Store(false)
-	w.passing(time.Second, "the replacement", func() bool { return isFree(w.history.latest(pod.Name + "-r1")) })
+	w.passing(time.Second, "the replacement", func() bool { return isFree(w.history.Latest(pod.Name + "-r1")) })
 	w.checkReplacement(w.now(pod.Name+"-r1"), pod, taken, 1)
 	require.NotContains(t, w.untilUntracked(runner.Name).Labels, requeue.LabelHold)
 	w.nothingSeen()

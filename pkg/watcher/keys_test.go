@@ -57,7 +57,7 @@ func TestAPodSignedWithAKeyThatIsMountedLaterIsReplaced(t *testing.T) {
 		return p.wire.count("GET "+pod.Name) > 1
 	})
 	keys.set("k1", "k1")
-	w.passing(time.Second, "the replacement", func() bool { return isFree(w.history.latest(pod.Name + "-r1")) })
+	w.passing(time.Second, "the replacement", func() bool { return isFree(w.history.Latest(pod.Name + "-r1")) })
 	w.untilUntracked(pod.Name)
 	w.nothingSeen()
 }
@@ -77,7 +77,7 @@ func TestAPodSignedWithAKeyThatIsNeverMountedIsReportedAfterTwoMinutes(t *testin
 	w.untilUntracked(pod.Name)
 	w.seenOnly("failed " + pod.Name)
 	w.untilEvent(pod, "Tampered", "the stamps are signed with a key that is not mounted")
-	require.Empty(t, w.history.replacementsOf(pod))
+	require.Empty(t, w.replacementsOf(pod))
 }
 
 // A leader with the next key dies once its create is done; the one that follows does not know that key yet, and finds a
@@ -106,7 +106,7 @@ func TestAReplacementSignedWithTheNextKeyIsNotTakenForALateCreate(t *testing.T) 
 	w.run()
 	w.untilUntracked(pod.Name)
 	late.set("k1", "k1", "k2")
-	w.passing(time.Second, "the gate comes off", func() bool { return isFree(w.history.latest(replacement.Name)) })
-	require.Equal(t, []string{string(replacement.UID)}, w.history.replacementsOf(pod))
+	w.passing(time.Second, "the gate comes off", func() bool { return isFree(w.history.Latest(replacement.Name)) })
+	require.Equal(t, []string{string(replacement.UID)}, w.replacementsOf(pod))
 	w.nothingSeen()
 }

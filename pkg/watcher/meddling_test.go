@@ -32,15 +32,7 @@ type scene struct {
 
 // chain are the pods of the chain that are there.
 func (s *scene) chain() []*corev1.Pod {
-	s.history.mu.Lock()
-	defer s.history.mu.Unlock()
-	var pods []*corev1.Pod
-	for _, p := range s.history.there {
-		if p.Annotations[requeue.AnnotationOrigin] == s.pod.Name {
-			pods = append(pods, p)
-		}
-	}
-	return pods
+	return s.history.Pods(s.pod.Name)
 }
 
 // live are the chain's pods that run, or may.
@@ -92,7 +84,7 @@ func (s *scene) oneRuns(worker string) *corev1.Pod {
 		}
 	}
 	s.caughtUp()
-	require.Empty(s.t, s.reported(), s.history.dump())
+	require.Empty(s.t, s.reported(), s.dump())
 	return live[0]
 }
 
@@ -113,7 +105,7 @@ func (s *scene) nextRuns() {
 	require.Empty(s.t, s.live())
 	s.nothingLeft()
 	s.caughtUp()
-	require.Empty(s.t, s.reported(), s.history.dump())
+	require.Empty(s.t, s.reported(), s.dump())
 	next := s.now(s.next.Name)
 	require.True(s.t, requeue.Held(next) && requeue.Attached(next) && next.DeletionTimestamp == nil)
 }
@@ -124,7 +116,7 @@ type meddling struct {
 	meddle func(s *scene)
 	over   func(s *scene) bool
 	check  func(s *scene)
-	// lateAdoption: see history.
+	// lateAdoption: see history.Record.
 	lateAdoption bool
 }
 
@@ -141,7 +133,7 @@ func meddlings() []meddling {
 			check: func(s *scene) {
 				s.checkReplacement(s.oneRuns("1"), s.pod, s.task, 1)
 				s.checkTombstone(s.now(s.pod.Name))
-				require.Len(s.t, s.history.replacementsOf(s.pod), 1)
+				require.Len(s.t, s.replacementsOf(s.pod), 1)
 			},
 		},
 		{
@@ -248,7 +240,7 @@ func (s *scene) checkEndsUnder(worker string) {
 		running(runner.Name)(row)
 		row.QueuedByJobID = 2
 	})
-	s.passing(time.Second, "its release", func() bool { return !requeue.Tracked(s.history.latest(runner.Name)) })
+	s.passing(time.Second, "its release", func() bool { return !requeue.Tracked(s.history.Latest(runner.Name)) })
 	runner = s.now(runner.Name)
 	require.Equal(s.t, worker, runner.Labels[requeue.LabelWorker])
 	require.NotContains(s.t, runner.Labels, requeue.LabelHold)
@@ -278,7 +270,9 @@ func meddleWith(t *testing.T, m meddling, n int) (meddled bool) {
 	t.Helper()
 	s := &scene{world: newWorld(t), n: n}
 	s.policy.MaxRetries = 2
-	s.history.lateAdoption = m.lateAdoption
+	if m.lateAdoption {
+		s.history.LateAdoption()
+	}
 	s.task = s.queued("meddled")
 	var err error
 	s.pod, err = s.kubelet.Reject(t.Context(), s.submit(s.task), "NodeAffinity", "no")
@@ -313,7 +307,7 @@ func (s *scene) meddled(m meddling, ended func() bool) (met bool) {
 // TestWhoeverMeddlesWithAReportAirflowSeesItOnceOrNotAtAll does the same to the two patches of a report.
 func TestWhoeverMeddlesWithAReportAirflowSeesItOnceOrNotAtAll(t *testing.T) {
 	t.Parallel()
-	isGone := func(s *scene) bool { return s.history.latest(s.pod.Name) == nil }
+	isGone := func(s *scene) bool { return s.history.Latest(s.pod.Name) == nil }
 	for _, m := range []meddling{
 		{
 			name: "another watcher, which has taken over, does it all",

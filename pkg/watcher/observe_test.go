@@ -165,10 +165,10 @@ func TestAnObservedPodIsTreatedAsWithoutUsAndWhatWouldBecomeOfItIsTold(t *testin
 			require.Equal(t, sawWithout(w, twin), sawWithout(w, pod), "the executor sees what it sees of a pod that nobody stamped")
 			p.toldOnly(w, map[[2]string]int{{tt.outcome, string(tt.reason)}: 1})
 			p.wroteNothing(w)
-			require.Empty(t, w.history.replacementsOf(pod))
-			for _, m := range w.history.of(pod.Name) {
-				require.NotContains(t, m.pod.Finalizers, requeue.Finalizer)
-				require.False(t, requeue.Held(m.pod))
+			require.Empty(t, w.replacementsOf(pod))
+			for _, m := range w.history.Of(pod.Name) {
+				require.NotContains(t, m.Pod.Finalizers, requeue.Finalizer)
+				require.False(t, requeue.Held(m.Pod))
 			}
 		})
 	}

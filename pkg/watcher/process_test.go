@@ -20,6 +20,7 @@ import (
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/events"
 
+	"github.com/airflow-requeue/airflow-requeue/internal/history"
 	"github.com/airflow-requeue/airflow-requeue/pkg/requeue"
 	"github.com/airflow-requeue/airflow-requeue/pkg/tidb"
 	"github.com/airflow-requeue/airflow-requeue/pkg/watcher"
@@ -132,7 +133,7 @@ var errLost = errors.New("the connection is lost")
 // wire is a process's connection to the API server. It keeps a list, and does to a write what the test wants.
 type wire struct {
 	next http.RoundTripper
-	bell *bell
+	bell *history.Bell
 	// write is called before the n-th write (1 is the first) to a pod is sent.
 	write func(n int, request string) fate
 	// strip has creates arrive without what makes a pod ours, as a webhook does that does not know the watcher.
@@ -171,7 +172,7 @@ func (c *wire) RoundTrip(r *http.Request) (*http.Response, error) {
 	}
 	n := c.writes
 	c.mu.Unlock()
-	c.bell.ring()
+	c.bell.Ring()
 	if c.strip && r.Method == http.MethodPost && write {
 		if err := stripped(r); err != nil {
 			return nil, err
@@ -221,7 +222,7 @@ func (c *wire) die() {
 	c.mu.Lock()
 	c.dead = true
 	c.mu.Unlock()
-	c.bell.ring()
+	c.bell.Ring()
 }
 
 func (c *wire) isDead() bool {
@@ -306,7 +307,7 @@ func dyingAt(n int) func(*process) {
 // tap stands between a process and the metadata database.
 type tap struct {
 	watcher.Rows
-	bell *bell
+	bell *history.Bell
 	// after is called when the n-th row (1 is the first) was read, before the watcher gets it.
 	after func(n int, ref requeue.Ref)
 	// saw is called with each row that was read, before the watcher gets it; one that is not there is empty.
@@ -350,7 +351,7 @@ func (t *tap) over(ref requeue.Ref) {
 		t.done++
 	}
 	t.mu.Unlock()
-	t.bell.ring()
+	t.bell.Ring()
 }
 
 // breaks makes all reads fail; nil mends them.

@@ -93,7 +93,7 @@ func TestAReplacementThatTheQuotaRefusesIsTriedAgainWithThePodAttachedMeanwhile(
 	require.Empty(t, w.executor.saw())
 
 	w.quota(false)
-	w.passing(time.Second, "the replacement", func() bool { return isFree(w.history.latest(pod.Name + "-r1")) })
+	w.passing(time.Second, "the replacement", func() bool { return isFree(w.history.Latest(pod.Name + "-r1")) })
 	w.checkReplacement(w.now(pod.Name+"-r1"), pod, task, 1)
 	w.checkTombstone(w.untilUntracked(pod.Name))
 	w.nothingSeen()
@@ -171,8 +171,8 @@ func TestANamespaceThatIsDeletedGetsItsFinalizersBack(t *testing.T) {
 	w.untilGone(pending.Name)
 	require.NoError(t, w.kubelet.Terminate(t.Context(), ran, 143))
 	w.untilGone(ran.Name)
-	require.Empty(t, w.history.replacementsOf(pending))
-	require.Empty(t, w.history.replacementsOf(ran))
+	require.Empty(t, w.replacementsOf(pending))
+	require.Empty(t, w.replacementsOf(ran))
 	require.Empty(t, w.executor.saw())
 }
 
@@ -187,6 +187,6 @@ func TestACreateThatFindsTheNamespaceTerminatingLetsThePodGo(t *testing.T) {
 	require.NoError(t, w.client.CoreV1().Namespaces().Delete(t.Context(), w.namespace, metav1.DeleteOptions{}))
 	goOn()
 	w.untilUntracked(pod.Name)
-	require.Empty(t, w.history.replacementsOf(pod))
+	require.Empty(t, w.replacementsOf(pod))
 	require.Empty(t, w.executor.saw())
 }

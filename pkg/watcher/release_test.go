@@ -118,7 +118,7 @@ func TestAPodThatExitsWellWhenItIsEvictedIsReleasedAndSeen(t *testing.T) {
 	w.row(task, state("success")) // it ran in this second, and ended
 	require.NoError(t, w.kubelet.Evict(t.Context(), pod))
 	require.NoError(t, w.kubelet.Terminate(t.Context(), pod, 0))
-	w.passing(time.Second, "the pod goes", func() bool { return w.history.latest(pod.Name) == nil })
+	w.passing(time.Second, "the pod goes", func() bool { return w.history.Latest(pod.Name) == nil })
 	w.seenOnly("succeeded " + pod.Name)
 }
 
@@ -143,7 +143,7 @@ func TestAPodWhoseNodeIsSilentIsLetGoFiveMinutesAfterItsGrace(t *testing.T) {
 	w.delete(pod.Name) // no kubelet answers
 	pod = w.now(pod.Name)
 	w.run()
-	w.passing(time.Minute, "the pod is let go", func() bool { return !requeue.Tracked(w.history.latest(pod.Name)) })
+	w.passing(time.Minute, "the pod is let go", func() bool { return !requeue.Tracked(w.history.Latest(pod.Name)) })
 	w.untilUntracked(pod.Name)
 	require.Greater(t, w.clock.Now(), pod.DeletionTimestamp.Add(5*time.Minute))
 	require.Len(t, w.pods(task), 1, "no replacement while the old pod may still run")

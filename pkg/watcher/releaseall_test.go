@@ -287,7 +287,7 @@ func releaseMeanwhile(t *testing.T, first, more, at int) (met bool) {
 		w.releaseAll()
 		w.caughtUp()
 		s.nothingLeft()
-		require.Equal(t, 1, len(s.live())+len(s.reported()), "either one runs, or the executor has seen one failure\n%s", w.history.dump())
+		require.Equal(t, 1, len(s.live())+len(s.reported()), "either one runs, or the executor has seen one failure\n%s", w.dump())
 	})
 	return met
 }
@@ -349,7 +349,7 @@ func TestAReplacementThatIsAdoptedWhileItIsDroppedPassesItsSchedulerOn(t *testin
 	var once sync.Once
 	client := w.wired(&wire{bell: w.bell, write: func(int, string) fate {
 		once.Do(func() { // its list is too old by now
-			_ = executor.Scheduler{Client: w.client, Namespace: w.namespace, JobID: 2}.AdoptPod(w.ctx, w.history.latest(pod.Name+"-r1"))
+			_ = executor.Scheduler{Client: w.client, Namespace: w.namespace, JobID: 2}.AdoptPod(w.ctx, w.history.Latest(pod.Name+"-r1"))
 		})
 		return arrives
 	}})

@@ -165,7 +165,7 @@ func TestAPodThatCanNeverStartIsReportedInTheKubeletsWords(t *testing.T) {
 	require.NoError(t, w.kubelet.Terminate(t.Context(), pod, 137))
 	w.untilSeenOf(pod.Name, "failed")
 	w.untilEvent(pod, "Misconfigured", "invalid reference format")
-	w.passing(time.Second, "the pod goes", func() bool { return w.history.latest(pod.Name) == nil })
+	w.passing(time.Second, "the pod goes", func() bool { return w.history.Latest(pod.Name) == nil })
 	require.Equal(t, []string{"PATCH " + pod.Name, "DELETE " + pod.Name}, p.wire.requests()[:2], "its reason first, on the pod")
 	require.Equal(t, 1, p.wire.count("DELETE "+pod.Name))
 	require.Empty(t, w.pods(task))
@@ -180,7 +180,7 @@ func TestAnImageThatIsNotThereIsReportedWhenItsGraceIsOver(t *testing.T) {
 	pod := w.onNode(w.submit(task))
 	_, err := w.kubelet.ImagePull(t.Context(), pod, `failed to resolve reference "a:b": rpc error: code = NotFound desc = not found`)
 	require.NoError(t, err)
-	w.passing(10*time.Second, "the pod is deleted", func() bool { return w.history.latest(pod.Name).DeletionTimestamp != nil })
+	w.passing(10*time.Second, "the pod is deleted", func() bool { return w.history.Latest(pod.Name).DeletionTimestamp != nil })
 	require.GreaterOrEqual(t, w.clock.Since(began), w.policy.ImagePullGrace)
 	require.NoError(t, w.kubelet.Terminate(t.Context(), pod, 137))
 	w.untilSeenOf(pod.Name, "failed")
@@ -196,17 +196,17 @@ func TestAPodDeletedUnscheduledWithoutABudgetIsMarkedFailedBeforeItIsReported(t 
 	pod := w.submit(task)
 	w.delete(pod.Name)
 	w.untilSeen("failed " + pod.Name)
-	w.passing(time.Second, "the pod goes", func() bool { return w.history.latest(pod.Name) == nil })
+	w.passing(time.Second, "the pod goes", func() bool { return w.history.Latest(pod.Name) == nil })
 	var phases []string
-	for _, m := range w.history.of(pod.Name) {
+	for _, m := range w.history.Of(pod.Name) {
 		held := ""
-		if requeue.Held(m.pod) {
+		if requeue.Held(m.Pod) {
 			held = " held"
 		}
-		phases = append(phases, string(m.EventType)+" "+string(m.pod.Status.Phase)+held)
+		phases = append(phases, string(m.EventType)+" "+string(m.Pod.Status.Phase)+held)
 	}
 	require.Equal(t, []string{"ADDED Pending held", "MODIFIED Pending held", "MODIFIED Failed held", "MODIFIED Failed", "DELETED Failed"}, phases)
-	last := w.history.of(pod.Name)[4].pod
+	last := w.history.Of(pod.Name)[4].Pod
 	require.Equal(t, "Exhausted", last.Status.Reason)
 	require.Contains(t, last.Status.Message, "deleted before it had a node")
 }
@@ -232,18 +232,18 @@ func TestAReportOfATerminatingPodIsSeenByAWatchThatBeginsBetweenItsTwoPatches(t 
 	require.Equal(t, []string{"failed " + pod.Name}, between.saw())
 	require.Equal(t, []string{"failed " + pod.Name}, w.executor.saw())
 
-	moments := w.history.of(pod.Name)
+	moments := w.history.Of(pod.Name)
 	last := moments[len(moments)-1]
 	require.Equal(t, watch.Deleted, last.EventType)
-	require.NotContains(t, last.pod.Labels, requeue.LabelHold)
+	require.NotContains(t, last.Pod.Labels, requeue.LabelHold)
 	var at time.Time
 	for _, m := range moments {
-		if !requeue.Held(m.pod) {
-			at = m.at
+		if !requeue.Held(m.Pod) {
+			at = m.At
 			break
 		}
 	}
-	require.GreaterOrEqual(t, last.at.Sub(at), requeue.LingerFor-500*time.Millisecond, "two patches, apart")
+	require.GreaterOrEqual(t, last.At.Sub(at), requeue.LingerFor-500*time.Millisecond, "two patches, apart")
 }
 
 func TestAPodThatIsDeletedWhileItsReportIsOnItsWayIsSeenFailed(t *testing.T) {
@@ -257,7 +257,7 @@ func TestAPodThatIsDeletedWhileItsReportIsOnItsWayIsSeenFailed(t *testing.T) {
 	w.delete(pod.Name) // one patch would now be one too few
 	goOn()
 	w.untilSeen("failed " + pod.Name)
-	w.passing(time.Second, "the pod goes", func() bool { return w.history.latest(pod.Name) == nil })
+	w.passing(time.Second, "the pod goes", func() bool { return w.history.Latest(pod.Name) == nil })
 	w.seenOnly("failed " + pod.Name)
 }
 

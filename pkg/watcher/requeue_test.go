@@ -178,15 +178,15 @@ func (w *world) checkTombstone(p *corev1.Pod) {
 // checkHandOver says in which order a pod took the other's place.
 func (w *world) checkHandOver(old, replacement string) {
 	w.t.Helper()
-	for _, m := range w.history.of(replacement) {
-		p := m.pod
+	for _, m := range w.history.Of(replacement) {
+		p := m.Pod
 		require.Equal(w.t, requeue.Committed(p), p.Labels[requeue.LabelWorker] != "", "airflow-worker comes with the commit")
 		if !requeue.Committed(p) {
 			require.True(w.t, requeue.Gated(p), "what is not committed never runs")
 		}
 	}
-	detached := w.history.first(func(p *corev1.Pod) bool { return p.Name == old && requeue.Detached(p) })
-	created := w.history.first(func(p *corev1.Pod) bool { return p.Name == replacement })
+	detached := w.first(func(p *corev1.Pod) bool { return p.Name == old && requeue.Detached(p) })
+	created := w.first(func(p *corev1.Pod) bool { return p.Name == replacement })
 	require.Less(w.t, detached, created)
 }
 
@@ -220,9 +220,9 @@ func TestTheSecondReplacementStaysGatedUntilItsBackoffIsOver(t *testing.T) {
 	second := w.until(pod.Name+"-r2", "committed", func(p *corev1.Pod) bool { return p != nil && requeue.Committed(p) })
 	require.True(t, requeue.Gated(second))
 	w.untilUntracked(first.Name)
-	w.passing(4*time.Second, "the gate comes off", func() bool { return !requeue.Gated(w.history.latest(second.Name)) })
+	w.passing(4*time.Second, "the gate comes off", func() bool { return !requeue.Gated(w.history.Latest(second.Name)) })
 	require.GreaterOrEqual(t, w.clock.Since(began), 32*time.Second, "40 s, less a fifth at most")
-	w.checkReplacement(w.history.latest(second.Name), first, task, 2)
+	w.checkReplacement(w.history.Latest(second.Name), first, task, 2)
 	w.nothingSeen()
 }
 
@@ -238,7 +238,7 @@ func TestAnImageThatCannotBePulledIsRecordedDeletedWaitedForAndReplaced(t *testi
 	w.until(pod.Name, "seen waiting", func(p *corev1.Pod) bool { return p.Annotations[requeue.AnnotationWaitingSince] != "" })
 	p.stop() // memory does not survive, the record does
 	p = w.run()
-	w.passing(10*time.Second, "the pod is deleted", func() bool { return w.history.latest(pod.Name).DeletionTimestamp != nil })
+	w.passing(10*time.Second, "the pod is deleted", func() bool { return w.history.Latest(pod.Name).DeletionTimestamp != nil })
 	require.GreaterOrEqual(t, w.clock.Since(began), w.policy.ImagePullGrace)
 	require.Equal(t, []string{"PATCH " + pod.Name, "DELETE " + pod.Name}, p.wire.requests(), "no word of a replacement while it may yet run")
 	require.Contains(t, p.wire.body("DELETE "+pod.Name), `"uid":"`+string(pod.UID)+`"`)
@@ -275,7 +275,7 @@ func TestAPodThatStaysPendingIsReplacedWhenItsStartDeadlineIsOver(t *testing.T) 
 	task := w.queued("volume", requeue.AnnotationStartDeadline, "3m")
 	pod := w.onNode(w.submit(task)) // ContainerCreating, for ever
 	began := w.clock.Now()
-	w.passing(15*time.Second, "the pod is deleted", func() bool { return w.history.latest(pod.Name).DeletionTimestamp != nil })
+	w.passing(15*time.Second, "the pod is deleted", func() bool { return w.history.Latest(pod.Name).DeletionTimestamp != nil })
 	require.GreaterOrEqual(t, w.clock.Since(began), 2*time.Minute)
 	require.NoError(t, w.kubelet.Terminate(t.Context(), pod, 137))
 	w.checkReplacement(w.untilFree(pod.Name+"-r1"), pod, task, 1)

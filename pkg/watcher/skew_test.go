@@ -11,90 +11,73 @@ import (
 	"github.com/airflow-requeue/airflow-requeue/pkg/requeue"
 )
 
-// skews are how far the watcher's clock is ahead of the API server's and of Airflow's.
-func skews() map[string]time.Duration {
-	return map[string]time.Duration{"five minutes ahead": 5 * time.Minute, "five minutes behind": -5 * time.Minute}
-}
-
-// newSkewedWorld is a world whose watchers' clock is off.
-func newSkewedWorld(t *testing.T, off time.Duration) *world {
+// whicheverWayItsClockIsOff plays with watchers whose clock is five minutes ahead of the API server's and of Airflow's, and
+// with watchers whose clock is as far behind.
+func whicheverWayItsClockIsOff(t *testing.T, play func(t *testing.T, w *world, off time.Duration)) {
 	t.Helper()
-	w := newWorld(t)
-	w.clock.forward(off)
-	return w
+	for name, off := range map[string]time.Duration{"five minutes ahead": 5 * time.Minute, "five minutes behind": -5 * time.Minute} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t)
+			w.clock.forward(off)
+			play(t, w, off)
+		})
+	}
 }
 
 func TestAWatcherWhoseClockIsOffReplacesWhatIsTaken(t *testing.T) {
 	t.Parallel()
-	for name, off := range skews() {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			w := newSkewedWorld(t, off)
-			w.run()
-			task := w.queued("drained")
-			pod := w.started(w.submit(task)) // it takes its grace
-			require.NoError(t, w.kubelet.Evict(t.Context(), pod))
-			require.NoError(t, w.kubelet.Terminate(t.Context(), pod, 143))
-			w.checkReplacement(w.untilFree(pod.Name+"-r1"), pod, task, 1)
-			w.untilGone(pod.Name)
+	whicheverWayItsClockIsOff(t, func(t *testing.T, w *world, _ time.Duration) {
+		w.run()
+		task := w.queued("drained")
+		pod := w.started(w.submit(task)) // it takes its grace
+		require.NoError(t, w.kubelet.Evict(t.Context(), pod))
+		require.NoError(t, w.kubelet.Terminate(t.Context(), pod, 143))
+		w.checkReplacement(w.untilFree(pod.Name+"-r1"), pod, task, 1)
+		w.untilGone(pod.Name)
 
-			unscheduled := w.queued("unscheduled")
-			pod = w.submit(unscheduled)
-			w.delete(pod.Name)
-			w.checkReplacement(w.untilFree(pod.Name+"-r1"), pod, unscheduled, 1)
-			w.nothingSeen()
-		})
-	}
+		unscheduled := w.queued("unscheduled")
+		pod = w.submit(unscheduled)
+		w.delete(pod.Name)
+		w.checkReplacement(w.untilFree(pod.Name+"-r1"), pod, unscheduled, 1)
+		w.nothingSeen()
+	})
 }
 
 func TestAWatcherWhoseClockIsOffCountsItsOwnWaitsByIt(t *testing.T) {
 	t.Parallel()
-	for name, off := range skews() {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			w := newSkewedWorld(t, off)
-			w.run()
-			task := w.queued("backoff", requeue.AnnotationMaxRetries, "-1", requeue.AnnotationBackoff, "40s")
-			pod := w.submit(task)
-			var began time.Time
-			for _, name := range []string{pod.Name, pod.Name + "-r1"} {
-				began = w.clock.Now()
-				_, err := w.kubelet.Reject(t.Context(), w.untilFree(name), "NodeAffinity", "no")
-				require.NoError(t, err)
-			}
-			w.passing(2*time.Second, "the gate comes off", func() bool { return isFree(w.history.latest(pod.Name + "-r2")) })
-			waited := w.clock.Since(began)
-			require.GreaterOrEqual(t, waited, 32*time.Second)
-			require.Less(t, waited, 2*time.Minute)
-			w.nothingSeen()
-
-			pulling := w.queued("registry", requeue.AnnotationImagePullGrace, "40s")
-			pod = w.onNode(w.submit(pulling))
+	whicheverWayItsClockIsOff(t, func(t *testing.T, w *world, _ time.Duration) {
+		w.run()
+		task := w.queued("backoff", requeue.AnnotationMaxRetries, "-1", requeue.AnnotationBackoff, "40s")
+		pod := w.submit(task)
+		var began time.Time
+		for _, name := range []string{pod.Name, pod.Name + "-r1"} {
 			began = w.clock.Now()
-			pod, err := w.kubelet.ImagePull(t.Context(), pod, "503 Service Unavailable")
+			_, err := w.kubelet.Reject(t.Context(), w.untilFree(name), "NodeAffinity", "no")
 			require.NoError(t, err)
-			w.passing(2*time.Second, "the pod is deleted", func() bool { return w.history.latest(pod.Name).DeletionTimestamp != nil })
-			waited = w.clock.Since(began)
-			require.GreaterOrEqual(t, waited, 40*time.Second)
-			require.Less(t, waited, 2*time.Minute)
-		})
-	}
+		}
+		w.within(time.Minute, 2*time.Second, "the gate comes off", func() bool { return isFree(w.history.Latest(pod.Name + "-r2")) })
+		require.GreaterOrEqual(t, w.clock.Since(began), 32*time.Second)
+		w.nothingSeen()
+
+		pulling := w.queued("registry", requeue.AnnotationImagePullGrace, "40s")
+		pod = w.onNode(w.submit(pulling))
+		began = w.clock.Now()
+		pod, err := w.kubelet.ImagePull(t.Context(), pod, "503 Service Unavailable")
+		require.NoError(t, err)
+		w.within(time.Minute, 2*time.Second, "the pod is deleted", func() bool { return w.history.Latest(pod.Name).DeletionTimestamp != nil })
+		require.GreaterOrEqual(t, w.clock.Since(began), 40*time.Second)
+	})
 }
 
 func TestAReportByAWatcherWhoseClockIsOffIsSeenAndThePodGoes(t *testing.T) {
 	t.Parallel()
-	for name, off := range skews() {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			w := newSkewedWorld(t, off)
-			w.run()
-			pod := w.reportedWhileItLeaves()
-			began := w.clock.Now()
-			w.passing(time.Second, "the pod goes", func() bool { return w.history.latest(pod.Name) == nil })
-			require.Less(t, w.clock.Since(began), time.Minute)
-			w.seenOnly("failed " + pod.Name)
-		})
-	}
+	whicheverWayItsClockIsOff(t, func(t *testing.T, w *world, _ time.Duration) {
+		w.run()
+		pod := w.reportedWhileItLeaves()
+		w.within(time.Minute, time.Second, "the pod goes", func() bool { return w.history.Latest(pod.Name) == nil })
+		w.seenOnly("failed " + pod.Name)
+	})
 }
 
 // reportedWhileItLeaves is a terminating pod whose hold was just lifted; the finalizer follows 3 s later.
@@ -114,82 +97,64 @@ func (w *world) reportedWhileItLeaves() *corev1.Pod {
 
 func TestWhatAWatcherWithAnotherClockHasReleasedGoes(t *testing.T) {
 	t.Parallel()
-	for name, off := range skews() {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			w := newSkewedWorld(t, off)
-			p := w.run(func(p *process) {
-				p.wire.write = func(int, string) fate { // it is killed after the hold, before the finalizer
-					if w.history.first(func(p *corev1.Pod) bool { return !requeue.Held(p) }) >= 0 {
-						return lost
-					}
-					return arrives
+	whicheverWayItsClockIsOff(t, func(t *testing.T, w *world, off time.Duration) {
+		p := w.run(func(p *process) {
+			p.wire.write = func(int, string) fate { // it is killed after the hold, before the finalizer
+				if w.first(func(p *corev1.Pod) bool { return !requeue.Held(p) }) >= 0 {
+					return lost
 				}
-			})
-			pod := w.reportedWhileItLeaves()
-			w.passing(time.Second, "it is killed", p.wire.isDead)
-			p.stop()
-			w.clock.forward(-off)
-			began := w.clock.Now()
-			w.run()
-			w.passing(time.Second, "the pod goes", func() bool { return w.history.latest(pod.Name) == nil })
-			require.Less(t, w.clock.Since(began), time.Minute, "a finalizer holds nobody up")
-			w.seenOnly("failed " + pod.Name)
+				return arrives
+			}
 		})
-	}
+		pod := w.reportedWhileItLeaves()
+		w.passing(time.Second, "it is killed", p.wire.isDead)
+		p.stop()
+		w.clock.forward(-off)
+		w.run()
+		w.within(time.Minute, time.Second, "the pod goes: a finalizer holds nobody up", func() bool { return w.history.Latest(pod.Name) == nil })
+		w.seenOnly("failed " + pod.Name)
+	})
 }
 
 func TestABackoffThatAWatcherWithAnotherClockBeganIsTwoMinutesAtMost(t *testing.T) {
 	t.Parallel()
-	for name, off := range skews() {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			w := newSkewedWorld(t, off)
-			p := w.run()
-			task := w.queued("backoff", requeue.AnnotationMaxRetries, "-1", requeue.AnnotationBackoff, "40s")
-			pod := w.submit(task)
-			for _, name := range []string{pod.Name, pod.Name + "-r1"} {
-				_, err := w.kubelet.Reject(t.Context(), w.untilFree(name), "NodeAffinity", "no")
-				require.NoError(t, err)
-			}
-			w.until(pod.Name+"-r2", "alone", func(r *corev1.Pod) bool {
-				return r != nil && requeue.Committed(r) && isUntracked(w.history.latest(pod.Name+"-r1"))
-			})
-			p.stop()
-			w.clock.forward(-off)
-			began := w.clock.Now()
-			w.run()
-			w.passing(2*time.Second, "the gate comes off", func() bool { return isFree(w.history.latest(pod.Name + "-r2")) })
-			require.LessOrEqual(t, w.clock.Since(began), requeue.MaxBackoff+10*time.Second, "no backoff is longer, whoever's clock is off")
-			w.checkReplacement(w.history.latest(pod.Name+"-r2"), w.history.latest(pod.Name+"-r1"), task, 2)
-			w.nothingSeen()
+	whicheverWayItsClockIsOff(t, func(t *testing.T, w *world, off time.Duration) {
+		p := w.run()
+		task := w.queued("backoff", requeue.AnnotationMaxRetries, "-1", requeue.AnnotationBackoff, "40s")
+		pod := w.submit(task)
+		for _, name := range []string{pod.Name, pod.Name + "-r1"} {
+			_, err := w.kubelet.Reject(t.Context(), w.untilFree(name), "NodeAffinity", "no")
+			require.NoError(t, err)
+		}
+		w.until(pod.Name+"-r2", "alone", func(r *corev1.Pod) bool {
+			return r != nil && requeue.Committed(r) && isUntracked(w.history.Latest(pod.Name+"-r1"))
 		})
-	}
+		p.stop()
+		w.clock.forward(-off)
+		w.run()
+		w.within(requeue.MaxBackoff, 2*time.Second, "the gate comes off: no backoff is longer, whoever's clock is off", func() bool { return isFree(w.history.Latest(pod.Name + "-r2")) })
+		w.checkReplacement(w.history.Latest(pod.Name+"-r2"), w.history.Latest(pod.Name+"-r1"), task, 2)
+		w.nothingSeen()
+	})
 }
 
 func TestAGraceThatAWatcherWithAnotherClockBeganEndsInTime(t *testing.T) {
 	t.Parallel()
-	for name, off := range skews() {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			w := newSkewedWorld(t, off)
-			p := w.run()
-			task := w.queued("registry")
-			pod := w.onNode(w.submit(task))
-			pod, err := w.kubelet.ImagePull(t.Context(), pod, "503 Service Unavailable")
-			require.NoError(t, err)
-			w.until(pod.Name, "seen waiting", func(p *corev1.Pod) bool { return p.Annotations[requeue.AnnotationWaitingSince] != "" })
-			p.stop()
-			w.clock.forward(-off)
-			began := w.clock.Now()
-			w.run()
-			w.passing(2*time.Second, "the pod is deleted", func() bool { return w.history.latest(pod.Name).DeletionTimestamp != nil })
-			require.LessOrEqual(t, w.clock.Since(began), w.policy.ImagePullGrace+10*time.Second, "no longer than the grace, whoever's clock is off")
-			require.NoError(t, w.kubelet.Terminate(t.Context(), pod, 137))
-			w.checkReplacement(w.untilFree(pod.Name+"-r1"), pod, task, 1)
-			w.nothingSeen()
-		})
-	}
+	whicheverWayItsClockIsOff(t, func(t *testing.T, w *world, off time.Duration) {
+		p := w.run()
+		task := w.queued("registry")
+		pod := w.onNode(w.submit(task))
+		pod, err := w.kubelet.ImagePull(t.Context(), pod, "503 Service Unavailable")
+		require.NoError(t, err)
+		w.until(pod.Name, "seen waiting", func(p *corev1.Pod) bool { return p.Annotations[requeue.AnnotationWaitingSince] != "" })
+		p.stop()
+		w.clock.forward(-off)
+		w.run()
+		w.within(w.policy.ImagePullGrace, 2*time.Second, "the pod is deleted: no grace is longer, whoever's clock is off", func() bool { return w.history.Latest(pod.Name).DeletionTimestamp != nil })
+		require.NoError(t, w.kubelet.Terminate(t.Context(), pod, 137))
+		w.checkReplacement(w.untilFree(pod.Name+"-r1"), pod, task, 1)
+		w.nothingSeen()
+	})
 }
 
 // Airflow's clock is five minutes behind the API server's: a later queueing's queued_dttm lies before the creation of
@@ -210,8 +175,8 @@ func TestAPodOfAnEarlierQueueingByAClockThatIsBehindGetsNoReplacementBesideTheLa
 			_, err := w.kubelet.Reject(t.Context(), pod, "NodeAffinity", "no")
 			require.NoError(t, err)
 			w.run()
-			w.passing(time.Second, "the pod is settled", func() bool { return isUntracked(w.history.latest(pod.Name)) })
-			require.Empty(t, w.history.replacementsOf(pod), "the resumed pod is there: a second process would run beside it")
+			w.passing(time.Second, "the pod is settled", func() bool { return isUntracked(w.history.Latest(pod.Name)) })
+			require.Empty(t, w.replacementsOf(pod), "the resumed pod is there: a second process would run beside it")
 			require.ElementsMatch(t, []string{pod.Name, resumed.Name}, names(w.pods(task)))
 			w.nothingSeen()
 		})

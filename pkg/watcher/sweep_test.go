@@ -32,7 +32,7 @@ func isUntracked(p *corev1.Pod) bool { return p == nil || !requeue.Tracked(p) }
 
 func courses() []course {
 	replaced := func(w *world, pod *corev1.Pod) bool {
-		return isFree(w.history.latest(pod.Name+"-r1")) && isUntracked(w.history.latest(pod.Name))
+		return isFree(w.history.Latest(pod.Name+"-r1")) && isUntracked(w.history.Latest(pod.Name))
 	}
 	return []course{
 		{
@@ -47,7 +47,7 @@ func courses() []course {
 				replacement := w.now(pod.Name + "-r1")
 				w.checkReplacement(replacement, pod, task, 1)
 				w.checkTombstone(w.now(pod.Name))
-				require.Equal(w.t, []string{string(replacement.UID)}, w.history.replacementsOf(pod))
+				require.Equal(w.t, []string{string(replacement.UID)}, w.replacementsOf(pod))
 				require.Equal(w.t, []string{pod.Name, replacement.Name}, names(w.pods(task)))
 				w.seenNothingOf(pod.Name, replacement.Name)
 			},
@@ -63,7 +63,7 @@ func courses() []course {
 			check: func(w *world, pod *corev1.Pod, task executor.Task) {
 				replacement := w.now(pod.Name + "-r1")
 				w.checkReplacement(replacement, pod, task, 1)
-				require.Equal(w.t, []string{string(replacement.UID)}, w.history.replacementsOf(pod))
+				require.Equal(w.t, []string{string(replacement.UID)}, w.replacementsOf(pod))
 				require.Equal(w.t, []string{replacement.Name}, names(w.pods(task)))
 				w.seenNothingOf(pod.Name, replacement.Name)
 			},
@@ -77,7 +77,7 @@ func courses() []course {
 				require.NoError(w.t, w.kubelet.Terminate(w.ctx, pod, 1))
 				return pod
 			},
-			over: func(w *world, pod *corev1.Pod) bool { return w.history.latest(pod.Name) == nil },
+			over: func(w *world, pod *corev1.Pod) bool { return w.history.Latest(pod.Name) == nil },
 			check: func(w *world, pod *corev1.Pod, task executor.Task) {
 				require.Empty(w.t, w.pods(task))
 				w.untilSeenOf(pod.Name, "failed")
@@ -91,7 +91,7 @@ func courses() []course {
 				w.delete(pod.Name)
 				return pod
 			},
-			over: func(w *world, pod *corev1.Pod) bool { return w.history.latest(pod.Name) == nil },
+			over: func(w *world, pod *corev1.Pod) bool { return w.history.Latest(pod.Name) == nil },
 			check: func(w *world, pod *corev1.Pod, task executor.Task) {
 				require.Empty(w.t, w.pods(task))
 				w.untilSeenOf(pod.Name, "failed")
@@ -113,7 +113,7 @@ func discarding() course {
 			require.NoError(w.t, err)
 			return pod
 		},
-		over: func(w *world, pod *corev1.Pod) bool { return isUntracked(w.history.latest(pod.Name)) },
+		over: func(w *world, pod *corev1.Pod) bool { return isUntracked(w.history.Latest(pod.Name)) },
 		check: func(w *world, pod *corev1.Pod, _ executor.Task) {
 			p := w.now(pod.Name)
 			require.NotContains(w.t, p.Finalizers, requeue.Finalizer)

@@ -110,7 +110,7 @@ func (w *walk) newScheduler() *scheduler {
 			s.mu.Lock()
 			s.seen = append(s.seen, seen)
 			s.mu.Unlock()
-			w.bell.ring()
+			w.bell.Ring()
 		}}
 	go func() { _ = k.Run(ctx) }()
 	<-started

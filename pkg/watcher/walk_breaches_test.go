@@ -9,6 +9,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/watch"
 
+	"github.com/airflow-requeue/airflow-requeue/internal/history"
 	"github.com/airflow-requeue/airflow-requeue/pkg/requeue"
 )
 
@@ -92,11 +93,12 @@ func TestTheWalkSeesEveryPromiseThatIsBrokenOnTheWay(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
-			h := &history{there: map[string]*corev1.Pod{}, lateAdoption: true}
+			h := history.New()
+			h.LateAdoption()
 			for _, p := range tt.seen {
-				h.add(moment{EventType: watch.Modified, pod: p})
+				h.See(watch.Modified, p)
 			}
-			require.Equal(t, tt.want, append(h.broken, breachesOf(h.moments)...))
+			require.Equal(t, tt.want, append(h.AllBroken(), breachesOf(h.Moments())...))
 		})
 	}
 }

@@ -8,19 +8,18 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
 
+	"github.com/airflow-requeue/airflow-requeue/internal/history"
 	"github.com/airflow-requeue/airflow-requeue/pkg/requeue"
 )
 
 // The invariants of a walk; docs/promises.md has them for users. What must hold at every moment is looked for in the
-// history (also by history.check), what must hold once all is calm in how things are then.
+// history (also by history.Record), what must hold once all is calm in how things are then.
 
 // last is the pod as it was seen last, gone or not.
-func (h *history) last(uid types.UID) *corev1.Pod {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	for _, m := range slices.Backward(h.moments) {
-		if m.pod.UID == uid {
-			return m.pod
+func (w *walk) last(uid types.UID) *corev1.Pod {
+	for _, m := range slices.Backward(w.history.Moments()) {
+		if m.Pod.UID == uid {
+			return m.Pod
 		}
 	}
 	return nil
@@ -28,30 +27,26 @@ func (h *history) last(uid types.UID) *corev1.Pod {
 
 // heldAtItsEnd reports whether our hold kept the pod's end from Airflow at first: else what Airflow made of it is its own.
 // A pod that is gone without an end, such as one that was deleted while Pending, ended when it was seen last.
-func (h *history) heldAtItsEnd(pod *corev1.Pod) bool {
-	h.mu.Lock()
-	defer h.mu.Unlock()
+func (w *walk) heldAtItsEnd(pod *corev1.Pod) bool {
 	held := false
-	for _, m := range h.moments {
-		if m.pod.UID != pod.UID {
+	for _, m := range w.history.Moments() {
+		if m.Pod.UID != pod.UID {
 			continue
 		}
-		if held = requeue.Held(m.pod); requeue.Ended(m.pod) {
+		if held = requeue.Held(m.Pod); requeue.Ended(m.Pod) {
 			break
 		}
 	}
 	return held
 }
 
-func (w *walk) heldAtItsEnd(pod *corev1.Pod) bool { return w.history.heldAtItsEnd(pod) }
-
 // breachesOf are the promises that a history has broken, whatever the moment.
-func breachesOf(moments []moment) []string {
+func breachesOf(moments []history.Moment) []string {
 	revoked := map[types.UID]bool{}
 	committed := map[string][]string{}
 	var breaches []string
 	for _, m := range moments {
-		p := m.pod
+		p := m.Pod
 		switch {
 		case requeue.Revoked(p):
 			revoked[p.UID] = true
@@ -109,7 +104,7 @@ func (w *walk) lost(s *slot) string {
 		// A pod that is replaced while it is being adopted passes the dead scheduler's id on to its replacement. While that
 		// one is held, the row's id is still to come on it, with the end of its hold.
 		hears := requeue.Tracked(p) || p.Labels[requeue.LabelWorker] == strconv.FormatInt(owner.JobID, 10)
-		if now := w.history.latest(p.Name); alive(p) && now != nil && now.UID == p.UID && (hears || s.row.State == requeue.StateRunning) {
+		if now := w.history.Latest(p.Name); alive(p) && now != nil && now.UID == p.UID && (hears || s.row.State == requeue.StateRunning) {
 			return ""
 		}
 	}
@@ -126,16 +121,14 @@ func (w *walk) lost(s *slot) string {
 
 // podsEver are all pods that came of a queueing, as they were seen last, the youngest last.
 func (w *walk) podsEver(q *queueing) []*corev1.Pod {
-	w.history.mu.Lock()
-	defer w.history.mu.Unlock()
 	var order []types.UID
 	pods := map[types.UID]*corev1.Pod{}
-	for _, m := range w.history.moments {
-		if m.pod.UID == q.pod.UID || m.pod.Annotations[requeue.AnnotationOrigin] == q.pod.Name {
-			if pods[m.pod.UID] == nil {
-				order = append(order, m.pod.UID)
+	for _, m := range w.history.Moments() {
+		if m.Pod.UID == q.pod.UID || m.Pod.Annotations[requeue.AnnotationOrigin] == q.pod.Name {
+			if pods[m.Pod.UID] == nil {
+				order = append(order, m.Pod.UID)
 			}
-			pods[m.pod.UID] = m.pod
+			pods[m.Pod.UID] = m.Pod
 		}
 	}
 	var list []*corev1.Pod

@@ -1,7 +1,6 @@
 package watcher_test
 
 import (
-	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -17,16 +16,7 @@ import (
 
 // podsOf are the task instance's pods that are there, by name.
 func (w *walk) podsOf(s *slot) []*corev1.Pod {
-	w.history.mu.Lock()
-	defer w.history.mu.Unlock()
-	var pods []*corev1.Pod
-	for _, p := range w.history.there {
-		if requeue.SameTaskInstance(p, s.task.Key) {
-			pods = append(pods, p)
-		}
-	}
-	slices.SortFunc(pods, func(a, b *corev1.Pod) int { return cmp.Compare(a.Name, b.Name) })
-	return pods
+	return slices.DeleteFunc(w.history.There(), func(p *corev1.Pod) bool { return !requeue.SameTaskInstance(p, s.task.Key) })
 }
 
 // onPod is an action on one of the task instance's pods that are as wanted, as the API server has it. What it can't do,

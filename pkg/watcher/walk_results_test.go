@@ -75,7 +75,7 @@ func (w *walk) handle(by *scheduler, s *slot, seen executor.Seen) string {
 
 // judge holds a failure that takes effect against what the walk knows.
 func (w *walk) judge(s *slot, seen executor.Seen) {
-	pod := w.history.last(seen.UID)
+	pod := w.last(seen.UID)
 	if pod == nil {
 		return // so new that the history has not seen it
 	}

@@ -15,6 +15,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/airflow-requeue/airflow-requeue/internal/executor"
+	"github.com/airflow-requeue/airflow-requeue/internal/history"
 	"github.com/airflow-requeue/airflow-requeue/internal/kubelet"
 	"github.com/airflow-requeue/airflow-requeue/pkg/requeue"
 )
@@ -92,7 +93,7 @@ func (w *walk) timePasses(_ *slot, pick int) string {
 func (w *walk) catchUp(*slot, int) string {
 	for range 20 {
 		select {
-		case <-w.bell.next():
+		case <-w.bell.Next():
 		case <-time.After(20 * time.Millisecond):
 			return "nothing happens"
 		}
@@ -155,11 +156,11 @@ func TestARandomWalk(t *testing.T) {
 func newWalk(t *testing.T, seed int) *walk {
 	t.Helper()
 	clock := newClock(t.Context())
-	w := &walk{world: newWorldOn(t, withSameClock(servers.Config(), clock), clock), lifts: map[string]aLift{},
+	w := &walk{world: newWorldOn(t, withSameClock(shared.Servers.Config(), clock), clock), lifts: map[string]aLift{},
 		random: rand.New(rand.NewPCG(uint64(seed), 0))}
 	w.policy.ImagePullGrace = 30 * time.Second
 	w.kubelet = kubelet.New(w.client, kubelet.Options{Namespace: w.namespace, Clock: clock, GarbageCollection: -1})
-	w.history.lateAdoption = true
+	w.history.LateAdoption()
 	for i, retries := range []string{"1", "1", "2", "2", "3", "-1", "1", "2"} {
 		s := &slot{id: strings.Repeat("t", i%2+1) + strconv.Itoa(i), processes: map[string]*taskProcess{}}
 		s.task = executor.NewTask("dag", s.id, "manual__1", w.clock.Now().UTC())
@@ -206,12 +207,10 @@ func (w *walk) run(seed, steps int) {
 }
 
 func (w *walk) everyPod(is func(*corev1.Pod) bool) map[string]bool {
-	w.history.mu.Lock()
-	defer w.history.mu.Unlock()
 	pods := map[string]bool{}
-	for _, m := range w.history.moments {
-		if is(m.pod) {
-			pods[string(m.pod.UID)] = true
+	for _, m := range w.history.Moments() {
+		if is(m.Pod) {
+			pods[string(m.Pod.UID)] = true
 		}
 	}
 	return pods
@@ -257,7 +256,7 @@ func (w *walk) rest() {
 			w.clock.forward(2 * time.Second)
 		}
 		select {
-		case <-w.bell.next():
+		case <-w.bell.Next():
 		case <-time.After(20 * time.Millisecond):
 		}
 	}
@@ -266,20 +265,18 @@ func (w *walk) rest() {
 // intact ends the walk at the first promise that is broken, with all that there is to know about it.
 func (w *walk) intact(seed, step int) {
 	w.t.Helper()
-	w.history.mu.Lock()
-	all := slices.Concat(w.breaches, w.history.broken)
+	all := slices.Concat(w.breaches, w.history.AllBroken())
 	if step%walkRests == 0 {
-		all = append(all, breachesOf(w.history.moments)...)
+		all = append(all, breachesOf(w.history.Moments())...)
 	}
-	w.history.broken = nil
-	w.history.mu.Unlock()
 	if len(all) == 0 {
 		return
 	}
 	var story []string
 	for _, s := range w.slots {
 		if slices.ContainsFunc(all, func(b string) bool { return strings.Contains(b, s.id) }) {
-			story = append(story, w.history.story(func(p *corev1.Pod) bool { return requeue.SameTaskInstance(p, s.task.Key) })...)
+			seen := history.Story(w.history.Moments(), func(p *corev1.Pod) bool { return requeue.SameTaskInstance(p, s.task.Key) })
+			story = slices.AppendSeq(story, strings.Lines(seen))
 			story = append(story, fmt.Sprintf("%s: its row is %+v\n", s.id, s.row))
 		}
 	}

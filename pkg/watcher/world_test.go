@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -21,6 +22,7 @@ import (
 
 	"github.com/airflow-requeue/airflow-requeue/internal/airflowdb"
 	"github.com/airflow-requeue/airflow-requeue/internal/executor"
+	"github.com/airflow-requeue/airflow-requeue/internal/history"
 	"github.com/airflow-requeue/airflow-requeue/internal/kubelet"
 	"github.com/airflow-requeue/airflow-requeue/pkg/requeue"
 	"github.com/airflow-requeue/airflow-requeue/pkg/watcher"
@@ -29,7 +31,7 @@ import (
 const installation = "airflow-requeue"
 
 // patience is how long a test waits for what must come; a test that passes waits for moments.
-const patience = time.Minute
+const patience = 3 * time.Minute
 
 // world is a namespace with Airflow's database and executor, a kubelet that is driven by hand, and watchers.
 type world struct {
@@ -46,14 +48,14 @@ type world struct {
 	policy    requeue.Policy
 	ttl       time.Duration
 	clock     *runningClock // the watchers'
-	bell      *bell         // rings when anything was seen
+	bell      *history.Bell // rings when anything was seen
 	executor  *eyes         // what scheduler job 1's own watch makes of the pods
-	history   *history      // what every pod was like, at any time
+	history   *history.Record
 }
 
 func newWorld(t *testing.T) *world {
 	t.Helper()
-	return newWorldOn(t, servers.Config(), newClock(t.Context()))
+	return newWorldOn(t, shared.Servers.Config(), newClock(t.Context()))
 }
 
 // newWorldOn is a world whose watchers have that clock, and all of it that connection.
@@ -73,9 +75,11 @@ func newWorldOn(t *testing.T, config *rest.Config, clock *runningClock) *world {
 		keys:      requeue.Keys{Current: "k1", Secrets: map[string][]byte{"k1": make([]byte, requeue.MinKeyBytes)}},
 		kubelet:   kubelet.New(client, kubelet.Options{Namespace: ns.Name, GarbageCollection: -1}),
 		scheduler: executor.Scheduler{Client: client, Namespace: ns.Name, JobID: 1},
-		clock:     clock, bell: newBell()}
+		clock:     clock}
 	w.sealer = w.sealerWith(w.keys)
-	w.history = newHistory(w)
+	t.Cleanup(func() { assert.Empty(t, w.history.AllBroken(), "promises that were broken on the way") }) // when the watch is over
+	w.history = history.Watch(t, client, ns.Name)
+	w.bell = &w.history.Bell
 	w.executor = w.watchAsExecutor(1)
 	return w
 }
@@ -133,7 +137,7 @@ func (w *world) submit(task executor.Task) *corev1.Pod {
 	err = w.client.CoreV1().RESTClient().Post().Namespace(w.namespace).Resource("pods").
 		SetHeader("Content-Type", "application/json").Body(raw).Do(w.ctx).Into(pod)
 	require.NoError(w.t, err)
-	w.eventually("its history begins", func() bool { return len(w.history.of(pod.Name)) > 0 })
+	w.eventually("its history begins", func() bool { return len(w.history.Of(pod.Name)) > 0 })
 	return pod
 }
 
@@ -192,7 +196,7 @@ func (w *world) eventually(what string, cond func() bool) {
 	w.t.Helper()
 	deadline := time.After(patience)
 	for {
-		rung := w.bell.next()
+		rung := w.bell.Next()
 		if cond() {
 			return
 		}
@@ -200,7 +204,7 @@ func (w *world) eventually(what string, cond func() bool) {
 		case <-rung:
 		case <-time.After(100 * time.Millisecond): // for what rings no bell
 		case <-deadline:
-			require.FailNow(w.t, "it never came: "+what, w.history.dump())
+			require.FailNow(w.t, "it never came: "+what, w.dump())
 		}
 	}
 }
@@ -210,7 +214,7 @@ func (w *world) until(name, what string, want func(*corev1.Pod) bool) *corev1.Po
 	w.t.Helper()
 	var pod *corev1.Pod
 	w.eventually(fmt.Sprintf("pod %s: %s", name, what), func() bool {
-		pod = w.history.latest(name)
+		pod = w.history.Latest(name)
 		return want(pod)
 	})
 	return pod
@@ -265,7 +269,7 @@ func (w *world) caughtUp() {
 	_, err := w.kubelet.Reject(w.ctx, marker, "NodeAffinity", "a marker")
 	require.NoError(w.t, err)
 	w.eventually("the marker is seen", func() bool {
-		seen := w.history.latest(marker.Name)
+		seen := w.history.Latest(marker.Name)
 		return slices.Contains(w.executor.saw(), "failed "+marker.Name) && seen != nil && seen.Status.Phase == corev1.PodFailed
 	})
 }

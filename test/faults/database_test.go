@@ -15,6 +15,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/airflow-requeue/airflow-requeue/internal/faultproxy"
+	"github.com/airflow-requeue/airflow-requeue/internal/programs"
 	"github.com/airflow-requeue/airflow-requeue/internal/testdb"
 	"github.com/airflow-requeue/airflow-requeue/pkg/requeue"
 )
@@ -43,16 +44,16 @@ func (r postgresRows) Update(ctx context.Context, t requeue.TaskInstance) error 
 type database struct {
 	*stage
 	proxy *faultproxy.Postgres
-	first *watcher
+	first *programs.Process
 }
 
 func newDatabase(t *testing.T, server *testdb.Server, name string, rows postgresRows) *database {
 	t.Helper()
 	d := &database{stage: newStage(t), proxy: faultproxy.NewPostgres(t, testdb.Host, server.Port)}
 	d.rows = rows
-	d.url = fmt.Sprintf("postgresql+psycopg2://%s:%s@%s:%d/%s?sslmode=disable", testdb.ReaderUser,
+	d.DatabaseURL = fmt.Sprintf("postgresql+psycopg2://%s:%s@%s:%d/%s?sslmode=disable", testdb.ReaderUser,
 		strings.ReplaceAll(url.QueryEscape(testdb.ReaderPassword), "+", "%20"), testdb.Host, d.proxy.Port, name)
-	d.first = d.keepWatcher(t, d.stage.proxy.Config())
+	d.first = d.keepWatcher(d.stage.proxy.Config())
 	d.leaderIs(t, d.first) // what it asks when it starts does not count
 	return d
 }
@@ -93,7 +94,7 @@ func TestAFaultAtAnyQueryLeavesTheSameEnd(t *testing.T) {
 				w := d.newSweep(t, o.called(o.name+"-killed"), nil)
 				for n, hit := 1, true; hit && !t.Failed(); n++ {
 					again := newDatabase(t, server, name, rows)
-					hit = again.once(t, w, n, faultproxy.LoseQueryAnd(func() { again.first.signal(syscall.SIGKILL) }))
+					hit = again.once(t, w, n, faultproxy.LoseQueryAnd(func() { again.first.Signal(syscall.SIGKILL) }))
 				}
 			})
 		})

@@ -9,6 +9,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/airflow-requeue/airflow-requeue/internal/faultproxy"
+	"github.com/airflow-requeue/airflow-requeue/internal/programs"
 )
 
 // stagesAtATime is how many stages there are at once that play all outcomes each.
@@ -18,7 +19,7 @@ const stagesAtATime = 4
 // chain, for every n. The informers list anew, and see ended pods once more and miss the events between.
 func TestWatchesThatExpireAtAnyRequestLeaveTheSameEnd(t *testing.T) {
 	undisturbed := newStage(t)
-	undisturbed.keepWatcher(t, undisturbed.proxy.Config(), steady()...)
+	undisturbed.keepWatcher(undisturbed.proxy.Config(), programs.Steady()...)
 	sweeps := make([]*sweep, len(outcomes()))
 	var first sync.WaitGroup
 	for i, o := range outcomes() {
@@ -46,7 +47,7 @@ func TestWatchesThatExpireAtAnyRequestLeaveTheSameEnd(t *testing.T) {
 func allExpiring(t *testing.T, sweeps []*sweep, n int) bool {
 	t.Helper()
 	s := newStage(t)
-	s.keepWatcher(t, s.proxy.Config(), steady()...)
+	s.keepWatcher(s.proxy.Config(), programs.Steady()...)
 	var reached, expired atomic.Int64
 	expire := faultproxy.First(func() { expired.Add(int64(s.proxy.Expire())) })
 	var plays sync.WaitGroup

@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/airflow-requeue/airflow-requeue/internal/faultproxy"
+	"github.com/airflow-requeue/airflow-requeue/internal/programs"
 )
 
 // processesAtATime is how many plays there are at once where each has a watcher of its own.
@@ -16,7 +17,7 @@ const processesAtATime = 16
 // started again: for every n, the end is the same as without.
 func TestAWatcherKilledAtAnyOfItsWritesLosesAndDoublesNothing(t *testing.T) {
 	undisturbed := newStage(t)
-	undisturbed.keepWatcher(t, undisturbed.proxy.Config(), steady()...)
+	undisturbed.keepWatcher(undisturbed.proxy.Config(), programs.Steady()...)
 	room := make(chan struct{}, processesAtATime)
 	var sweeps sync.WaitGroup
 	for _, o := range outcomes() {
@@ -48,12 +49,12 @@ func (w *sweep) killed(t *testing.T, n int, fault func(func()) faultproxy.Fault)
 	defer func() { <-w.room }()
 	t.Run(fmt.Sprintf("killed at write %d", n), func(t *testing.T) {
 		s := newStage(t)
-		first := s.keepWatcher(t, s.proxy.Config())
-		p := s.play(t, w.outcome.name+"-again", w.outcome, faultproxy.AtWrite(n, fault(func() { first.signal(syscall.SIGKILL) })))
+		first := s.keepWatcher(s.proxy.Config())
+		p := s.play(t, w.outcome.name+"-again", w.outcome, faultproxy.AtWrite(n, fault(func() { first.Signal(syscall.SIGKILL) })))
 		w.check(t, p)
 		hit = s.proxy.Writes(p.name) >= n
 		if hit {
-			<-first.ended // of the signal
+			<-first.Ended // of the signal
 		}
 	})
 	return hit

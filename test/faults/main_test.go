@@ -4,50 +4,16 @@ package faults
 
 import (
 	"context"
-	"fmt"
 	"os"
-	"os/exec"
-	"path/filepath"
 	"testing"
 
-	"github.com/airflow-requeue/airflow-requeue/internal/controlplane"
+	"github.com/airflow-requeue/airflow-requeue/internal/programs"
 )
 
 // shared is what the tests of this package have in common.
-var shared struct {
-	servers *controlplane.ControlPlane
-	watcher string // the program
-}
+var shared = programs.Shared{Programs: []string{"watcher"}}
 
 func TestMain(m *testing.M) {
-	code, err := run(m)
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		code = 1
-	}
-	os.Exit(code)
-}
-
-func run(m *testing.M) (code int, err error) {
-	dir, err := os.MkdirTemp("", "airflow-requeue-faults-")
-	if err != nil {
-		return 1, err
-	}
-	defer func() { _ = os.RemoveAll(dir) }()
-	shared.watcher = filepath.Join(dir, "watcher")
-	if out, err := exec.Command("go", "build", "-o", shared.watcher, "../../cmd/watcher").CombinedOutput(); err != nil {
-		return 1, fmt.Errorf("building the watcher: %w\n%s", err, out)
-	}
-	if shared.servers, err = controlplane.Start(context.Background(), controlplane.Options{}); err != nil {
-		return 1, err
-	}
-	defer func() {
-		if stopErr := shared.servers.Stop(); err == nil {
-			err = stopErr
-		}
-	}()
-	if err := refuseSomeReplacements(context.Background(), shared.servers.Config()); err != nil {
-		return 1, err
-	}
-	return m.Run(), nil
+	shared.Prepare = func(ctx context.Context) error { return refuseSomeReplacements(ctx, shared.Servers.Config()) }
+	os.Exit(shared.Main(m))
 }

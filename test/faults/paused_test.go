@@ -13,15 +13,16 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/airflow-requeue/airflow-requeue/internal/faultproxy"
+	"github.com/airflow-requeue/airflow-requeue/internal/programs"
 	"github.com/airflow-requeue/airflow-requeue/internal/world"
 )
 
 // leaderIs waits for a process to hold the Lease.
-func (s *stage) leaderIs(t *testing.T, w *watcher) {
+func (s *stage) leaderIs(t *testing.T, w *programs.Process) {
 	t.Helper()
 	require.Eventually(t, func() bool {
 		lease, err := s.Client.CoordinationV1().Leases(s.Namespace).Get(t.Context(), world.Installation, metav1.GetOptions{})
-		return err == nil && lease.Spec.HolderIdentity != nil && strings.HasSuffix(*lease.Spec.HolderIdentity, fmt.Sprintf("_%d", w.cmd.Process.Pid))
+		return err == nil && lease.Spec.HolderIdentity != nil && strings.HasSuffix(*lease.Spec.HolderIdentity, fmt.Sprintf("_%d", w.PID()))
 	}, world.Patience, 50*time.Millisecond, "the process leads")
 }
 
@@ -31,10 +32,10 @@ type pause struct {
 }
 
 // fault holds the request up before the server gets it, or the answer to it.
-func (p *pause) fault(process *watcher, answer bool) faultproxy.Fault {
+func (p *pause) fault(process *programs.Process, answer bool) faultproxy.Fault {
 	stop := func(when bool) {
 		if when == answer {
-			process.signal(syscall.SIGSTOP)
+			process.Signal(syscall.SIGSTOP)
 			close(p.reached)
 			<-p.goOn
 		}
@@ -53,7 +54,7 @@ func TestAWatcherThatIsPausedPastItsLeaseChangesNothing(t *testing.T) {
 		"quota":                  true,
 		"unscheduled-no-retries": true, "real-failure-while-leaving": true, "queued-again": true}
 	undisturbed := newStage(t)
-	undisturbed.keepWatcher(t, undisturbed.proxy.Config(), steady()...)
+	undisturbed.keepWatcher(undisturbed.proxy.Config(), programs.Steady()...)
 	room := make(chan struct{}, processesAtATime/2)
 	var sweeps sync.WaitGroup
 	for _, o := range outcomes() {
@@ -85,9 +86,9 @@ func (w *sweep) paused(t *testing.T, n int, answer bool) (hit bool) {
 	defer func() { <-w.room }()
 	t.Run(fmt.Sprintf("paused at request %d", n), func(t *testing.T) {
 		s := newStage(t)
-		first := s.startWatcher(t, s.proxy.Config())
+		first := s.startWatcher(s.proxy.Config())
 		s.leaderIs(t, first)
-		second := s.startWatcher(t, shared.servers.Config())
+		second := s.startWatcher(shared.Servers.Config())
 		held := &pause{reached: make(chan struct{}), goOn: make(chan struct{}), done: make(chan struct{})}
 		goOn := sync.OnceFunc(func() { close(held.goOn) })
 		t.Cleanup(goOn) // before the proxy ends
@@ -102,8 +103,8 @@ func (w *sweep) paused(t *testing.T, n int, answer bool) (hit bool) {
 		s.leaderIs(t, second)
 		goOn()
 		<-held.done
-		first.signal(syscall.SIGCONT)
-		<-first.ended // its Lease is lost
+		first.Signal(syscall.SIGCONT)
+		<-first.Ended // its Lease is lost
 		s.caughtUp(t, "marker")
 		w.check(t, p)
 	})

@@ -17,6 +17,8 @@ import (
 
 	"github.com/airflow-requeue/airflow-requeue/internal/executor"
 	"github.com/airflow-requeue/airflow-requeue/internal/faultproxy"
+	"github.com/airflow-requeue/airflow-requeue/internal/history"
+	"github.com/airflow-requeue/airflow-requeue/internal/programs"
 	"github.com/airflow-requeue/airflow-requeue/internal/world"
 	"github.com/airflow-requeue/airflow-requeue/pkg/requeue"
 )
@@ -29,23 +31,22 @@ type rows interface {
 	Update(ctx context.Context, row requeue.TaskInstance) error
 }
 
-// stage is a World with a record of all that happens to its pods, and a proxy for its watchers.
+// stage is a Site with a record of all that happens to its pods, and a proxy for its watchers.
 type stage struct {
-	*world.World
-	record *world.Record
+	*programs.Site
+	record *history.Record
 	proxy  *faultproxy.Proxy
 	rows   rows
-	url    string // of the rows' database
-	log    *log   // of the watchers
+	log    programs.Log // of the watchers
 }
 
 func newStage(t *testing.T) *stage {
 	t.Helper()
-	config := shared.servers.Config()
+	config := shared.Servers.Config()
 	config.ContentType = "application/vnd.kubernetes.protobuf" // hundreds of pods at once: JSON is what takes the time
 	config.AcceptContentTypes = config.ContentType + ",application/json"
 	w := world.New(t, config, ddl)
-	return &stage{World: w, record: w.Record(), proxy: faultproxy.New(t, shared.servers.Config()), rows: w.DB, url: w.DB.URL(), log: &log{}}
+	return &stage{Site: programs.NewSite(w, shared.Servers), record: history.Watch(t, w.Client, w.Namespace), proxy: faultproxy.New(t, shared.Servers.Config()), rows: w.DB}
 }
 
 // play is one pod's way to its outcome on a stage. Its chain of pods has its name.
@@ -69,7 +70,7 @@ func (s *stage) play(t *testing.T, name string, o outcome, plan faultproxy.Plan)
 	s.proxy.Plan(name, p.overtaking(o, plan))
 	t.Cleanup(func() {
 		if t.Failed() {
-			t.Logf("%s\nrequests: %s\n%s", s.record.History(name), strings.Join(s.proxy.Requests(name), ", "), s.log.about(name))
+			t.Logf("%s\nrequests: %s\n%s", s.record.History(name), strings.Join(s.proxy.Requests(name), ", "), s.log.About(name, "lead"))
 		}
 	})
 	require.NoError(t, s.rows.Insert(t.Context(), p.task.Row()))
@@ -167,7 +168,7 @@ func (p *play) row(change func(*requeue.TaskInstance)) {
 func (p *play) end() string {
 	var lines []string
 	for _, pod := range p.record.Pods(p.name) {
-		lines = append(lines, world.Describe(pod))
+		lines = append(lines, history.Describe(pod))
 	}
 	for _, seen := range p.SawOfChain(p.name) {
 		lines = append(lines, "the executor saw "+seen)

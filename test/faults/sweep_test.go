@@ -12,6 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/airflow-requeue/airflow-requeue/internal/faultproxy"
+	"github.com/airflow-requeue/airflow-requeue/internal/programs"
 )
 
 const (
@@ -119,7 +120,7 @@ func (w *sweep) still(t *testing.T) {
 
 func TestAFaultAtAnyRequestLeavesTheSameEnd(t *testing.T) {
 	common := newStage(t)
-	common.keepWatcher(t, common.proxy.Config(), steady()...)
+	common.keepWatcher(common.proxy.Config(), programs.Steady()...)
 	room := make(chan struct{}, atATime)
 	var sweeps sync.WaitGroup
 	for _, o := range outcomes() {
@@ -128,7 +129,7 @@ func TestAFaultAtAnyRequestLeavesTheSameEnd(t *testing.T) {
 				s, room := common, room
 				if o.apart {
 					s, room = newStage(t), make(chan struct{}, apartAtATime)
-					s.keepWatcher(t, s.proxy.Config(), steady()...)
+					s.keepWatcher(s.proxy.Config(), programs.Steady()...)
 				}
 				w := s.newSweep(t, o, room)
 				var faults sync.WaitGroup

@@ -11,6 +11,7 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 
+	"github.com/airflow-requeue/airflow-requeue/internal/programs"
 	"github.com/airflow-requeue/airflow-requeue/internal/world"
 	"github.com/airflow-requeue/airflow-requeue/pkg/preflight"
 	"github.com/airflow-requeue/airflow-requeue/pkg/watcher"
@@ -22,11 +23,12 @@ func TestTheInitStepSaysWhatTheWatcherLacks(t *testing.T) {
 	all := moved(t, w.Namespace, w.Namespace)
 	d := into[appsv1.Deployment](t, all, "Deployment", "airflow-requeue-watcher")
 	mounted := secrets(t, w)
-	program := filepath.Join(programs(t, "watcher"), "watcher")
+	built, err := programs.Build(t.Context(), t.TempDir(), nil, "watcher")
+	require.NoError(t, err)
 	step := func(t *testing.T) (said string, err error) {
 		t.Helper()
 		c := newContainer(t, w.Namespace, d.Spec.Template, d.Spec.Template.Spec.InitContainers[0], mounted)
-		c.start(t, program)
+		c.start(t, built["watcher"])
 		err = <-c.exited
 		return strings.Join(strings.Fields(c.output.String()), " "), err
 	}

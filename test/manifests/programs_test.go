@@ -28,6 +28,7 @@ import (
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
 
+	"github.com/airflow-requeue/airflow-requeue/internal/programs"
 	"github.com/airflow-requeue/airflow-requeue/internal/world"
 )
 
@@ -39,17 +40,19 @@ func TestTheProgramsRunAsTheManifestsSay(t *testing.T) {
 	granted(t, w.Namespace, all.of("Role", "RoleBinding", "ClusterRole", "ClusterRoleBinding"))
 	secrets := secrets(t, w)
 
-	programs := programs(t, "watcher", "webhook")
+	built, err := programs.Build(t.Context(), t.TempDir(), nil, "watcher", "webhook")
+	require.NoError(t, err)
+
 	for _, name := range []string{"webhook", "watcher"} {
 		t.Run(name, func(t *testing.T) {
 			d := into[appsv1.Deployment](t, all, "Deployment", "airflow-requeue-"+name)
 			for _, spec := range d.Spec.Template.Spec.InitContainers {
 				c := newContainer(t, w.Namespace, d.Spec.Template, spec, secrets)
-				c.start(t, filepath.Join(programs, name))
+				c.start(t, built[name])
 				require.NoError(t, <-c.exited, "%s", &c.output)
 			}
 			c := newContainer(t, w.Namespace, d.Spec.Template, d.Spec.Template.Spec.Containers[0], secrets)
-			c.start(t, filepath.Join(programs, name))
+			c.start(t, built[name])
 			c.probe(t, c.spec.LivenessProbe)
 			c.probe(t, c.spec.ReadinessProbe)
 			require.NoError(t, c.stop(t, time.Duration(*d.Spec.Template.Spec.TerminationGracePeriodSeconds)*time.Second), "%s", &c.output)
@@ -59,23 +62,10 @@ func TestTheProgramsRunAsTheManifestsSay(t *testing.T) {
 	t.Run("release", func(t *testing.T) {
 		job := into[batchv1.Job](t, overlay(t, "release", nil, w.Namespace, w.Namespace), "Job", "airflow-requeue-release")
 		c := newContainer(t, w.Namespace, job.Spec.Template, job.Spec.Template.Spec.Containers[0], secrets)
-		c.start(t, filepath.Join(programs, "watcher"))
+		c.start(t, built["watcher"])
 		require.NoError(t, <-c.exited, "%s", &c.output)
 		assert.Contains(t, c.output.String(), "installation "+w.Namespace+": 0 released")
 	})
-}
-
-// programs builds programs, and returns the folder that they are in.
-func programs(t *testing.T, names ...string) string {
-	t.Helper()
-	dir := t.TempDir()
-	args := []string{"build", "-o", dir}
-	for _, name := range names {
-		args = append(args, "../../cmd/"+name)
-	}
-	out, err := exec.CommandContext(t.Context(), "go", args...).CombinedOutput()
-	require.NoError(t, err, "%s", out)
-	return dir
 }
 
 // secrets are what ../../manifests/README.md and cert-manager put there, by name and key.
@@ -127,15 +117,13 @@ func newContainer(t *testing.T, namespace string, template corev1.PodTemplateSpe
 	require.NoError(t, err)
 	kubeconfig, err := servers.Kubeconfig(cfg)
 	require.NoError(t, err)
-	file := filepath.Join(t.TempDir(), "kubeconfig")
-	require.NoError(t, os.WriteFile(file, kubeconfig, 0o600))
 
 	args := strings.NewReplacer(append(c.environment(t, namespace, template), c.mounts(t, template, secrets)...)...)
 	local := strings.NewReplacer(c.listening(t)...)
 	for _, arg := range c.spec.Args {
 		c.args = append(c.args, local.Replace(args.Replace(arg)))
 	}
-	c.args = append(c.args, "--kubeconfig="+file)
+	c.args = append(c.args, "--kubeconfig="+programs.File(t, "kubeconfig", kubeconfig))
 	return c
 }
 

@@ -12,40 +12,24 @@ import (
 
 	"github.com/airflow-requeue/airflow-requeue/internal/controlplane"
 	"github.com/airflow-requeue/airflow-requeue/internal/kubelet"
+	"github.com/airflow-requeue/airflow-requeue/internal/programs"
 )
 
 // deployment starts a program again when it has ended.
 type deployment struct {
 	mu   sync.Mutex
 	runs []*process
-	over bool
 }
 
 func deploy(t *testing.T, p *process) *deployment {
 	t.Helper()
 	d := &deployment{runs: []*process{p}}
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		for p := p; ; {
-			<-p.ended
-			d.mu.Lock()
-			if d.over {
-				d.mu.Unlock()
-				return
-			}
-			p = again(p)
-			d.runs = append(d.runs, p)
-			d.mu.Unlock()
-		}
-	}()
-	t.Cleanup(func() {
+	p.Keep(func() *programs.Process {
 		d.mu.Lock()
-		d.over = true
-		last := d.runs[len(d.runs)-1]
-		d.mu.Unlock()
-		last.kill()
-		<-done
+		defer d.mu.Unlock()
+		p = again(p)
+		d.runs = append(d.runs, p)
+		return p.Process
 	})
 	return d
 }
@@ -82,13 +66,12 @@ func TestAnAPIServerThatIsRestartedUnderLoadLosesAndDoublesNothing(t *testing.T)
 		return s, d, stop
 	}
 	patient, kept, stopPatient := busy("--lease-duration=90s", "--lease-renew-deadline=80s", "--lease-retry-period=1s")
-	hasty, again, stopHasty := busy("--lease-duration=4s", "--lease-renew-deadline=3s", "--lease-retry-period=300ms")
+	hasty, again, stopHasty := busy("--lease-duration=8s", "--lease-renew-deadline=7s", "--lease-retry-period=300ms")
 
 	require.NoError(t, servers.StopAPIServer())
 	began := time.Now()
 	close(down)
 	until(t, "the hasty watcher has given up its Lease", func() bool { return len(again.all()) > 1 })
-	time.Sleep(time.Until(began.Add(8 * time.Second)))
 	require.NoError(t, servers.StartAPIServer())
 	back := time.Now()
 	t.Logf("the API server was away for %s", back.Sub(began).Round(time.Millisecond))
@@ -108,12 +91,12 @@ func TestAnAPIServerThatIsRestartedUnderLoadLosesAndDoublesNothing(t *testing.T)
 	}
 	require.Len(t, kept.all(), 1, "an outage below the renew deadline does not end the watcher")
 	first := again.all()[0]
-	assert.Equal(t, 1, first.end())
+	assert.Equal(t, 1, first.Exit())
 	first.logged(1, "airflow-requeue-watcher: the lease is lost")
 	for i, p := range append(append(kept.all(), again.all()...), patient.webhook, hasty.webhook) {
 		t.Run(fmt.Sprintf("the log of process %d", i), func(t *testing.T) {
 			p.spares(t)
-			t.Log(p.log.messages())
+			t.Log(p.messages())
 		})
 	}
 	for _, s := range []*site{patient, hasty} {

@@ -7,6 +7,8 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/assert"
+
+	"github.com/airflow-requeue/airflow-requeue/internal/programs"
 )
 
 // line is the network between a watcher and its database: it can be cut, and can swallow all that is sent.
@@ -23,7 +25,7 @@ type line struct {
 
 func newLine(t *testing.T, target string) *line {
 	t.Helper()
-	l := &line{t: t, address: freeAddress(t), target: target, conns: map[net.Conn]bool{}}
+	l := &line{t: t, address: programs.FreeAddress(t), target: target, conns: map[net.Conn]bool{}}
 	l.mend()
 	t.Cleanup(l.cut)
 	return l

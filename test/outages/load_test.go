@@ -74,13 +74,14 @@ type load struct {
 type entry struct {
 	executor.Task
 	fate      fate
-	pod       string // its first
-	held      bool   // at its creation
-	at        time.Time
-	starts    []string // pods in which the task process began
-	succeeded bool     // the task process ended well
-	failed    []string // pods that the executor saw fail
-	vanished  bool     // a pod of it went unheld and without an end, which no executor reports
+	pod       string    // its first
+	held      bool      // at its creation
+	at        time.Time // when it was submitted
+	made      time.Time // when its pod was there
+	starts    []string  // pods in which the task process began
+	succeeded bool      // the task process ended well
+	failed    []string  // pods that the executor saw fail
+	vanished  bool      // a pod of it went unheld and without an end, which no executor reports
 }
 
 func newLoad(t *testing.T, w *world.World, airflow executor.Scheduler, rows metadata) *load {
@@ -140,7 +141,7 @@ func (l *load) submit(f fate) (pod *corev1.Pod, held bool) {
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	e.pod, e.held = pod.Name, requeue.Held(pod)
+	e.pod, e.held, e.made = pod.Name, requeue.Held(pod), time.Now()
 	return pod, e.held
 }
 
@@ -150,6 +151,9 @@ func (l *load) submitted(f fate) bool {
 	return held
 }
 
+// crowd is how many tasks of its own work leaves unfinished: a machine that is too slow for its pace gets fewer.
+const crowd = 40
+
 // work submits pods of the fates in turn, one at a time, until it is stopped. Stop it before anything it needs ends.
 func (l *load) work(every time.Duration, fates ...fate) (stop func()) {
 	ctx, cancel := context.WithCancel(l.t.Context())
@@ -158,13 +162,21 @@ func (l *load) work(every time.Duration, fates ...fate) (stop func()) {
 		defer close(stopped)
 		ticker := time.NewTicker(every)
 		defer ticker.Stop()
-		for n := 0; ; n++ {
+		var submitted []*corev1.Pod
+		for n := 0; ; {
 			select {
 			case <-ctx.Done():
 				return
 			case <-ticker.C:
-				l.submit(fates[n%len(fates)])
 			}
+			submitted = slices.DeleteFunc(submitted, l.isOver)
+			if len(submitted) >= crowd {
+				continue
+			}
+			if pod, _ := l.submit(fates[n%len(fates)]); pod != nil {
+				submitted = append(submitted, pod)
+			}
+			n++
 		}
 	}()
 	stop = sync.OnceFunc(func() {
@@ -173,6 +185,14 @@ func (l *load) work(every time.Duration, fates ...fate) (stop func()) {
 	})
 	l.t.Cleanup(stop)
 	return stop
+}
+
+// isOver reports whether the ledger knows the end of a pod's task.
+func (l *load) isOver(pod *corev1.Pod) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	e := l.tasks[pod.Annotations["task_id"]]
+	return e.succeeded || len(e.failed) > 0 || e.vanished
 }
 
 // script deals out a pod's fate.

@@ -19,15 +19,15 @@ func TestANamespaceIsDeletedWithPodsInEveryStateInIt(t *testing.T) {
 		{"while a watcher works", func(s *site) { s.startWatcher(s.watcherConfig()) }},
 		{"with no watcher, and the webhook alone", func(*site) {}},
 		{"after all pods were released", func(s *site) {
-			s.unregisterWebhook()
+			s.UnregisterWebhook()
 			release := s.release(s.watcherConfig())
-			assert.Zero(s.t, release.end())
-			s.webhook.kill()
+			assert.Zero(s.t, release.Exit())
+			s.webhook.Kill()
 		}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
-			s := newSite(t, shared.servers)
+			s := newSite(t, shared.Servers)
 			inEveryState(s, 2, "--lease-max-age=5s", "--no-leader-release-after=10s")
 			tt.serve(s)
 			began := time.Now()
@@ -47,7 +47,7 @@ func TestANamespaceIsDeletedWithPodsInEveryStateInIt(t *testing.T) {
 			assert.True(t, apierrors.IsNotFound(err), "the namespace is gone")
 			s.webhook.sparing()
 			s.watcher.sparing()
-			t.Log(s.watcher.log.messages())
+			t.Log(s.watcher.messages())
 		})
 	}
 }

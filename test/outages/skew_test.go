@@ -7,6 +7,7 @@ import (
 	"github.com/stretchr/testify/assert"
 
 	"github.com/airflow-requeue/airflow-requeue/internal/executor"
+	"github.com/airflow-requeue/airflow-requeue/internal/programs"
 )
 
 // Airflow's clock writes queued_dttm and the token's times. Airflow 3 has both, so that what it wrote is compared with
@@ -29,12 +30,12 @@ func TestAnAirflowWhoseClockIsFiveMinutesOffLosesAndDoublesNothing(t *testing.T)
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
-			s := newSite(t, shared.servers)
+			s := newSite(t, shared.Servers)
 			s.queueing = func(task executor.Task) executor.Task {
 				task.Airflow = tt.airflow
 				return task.Again(task.QueuedAt.Add(tt.off))
 			}
-			watcher := s.startWatcher(s.watcherConfig(), tt.flags...)
+			watcher := s.startWatcher(s.watcherConfig(), append(programs.Steady(), tt.flags...)...)
 			s.startWebhook(tt.flags...)
 			s.untilHolding()
 			for _, f := range append(replaceable(), runs, broken) {

@@ -146,5 +146,5 @@ func inEveryState(s *site, each int, serving ...string) {
 		}
 		return left
 	})
-	watcher.kill()
+	watcher.Kill()
 }

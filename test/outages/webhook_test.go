@@ -9,6 +9,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/airflow-requeue/airflow-requeue/internal/kubelet"
+	"github.com/airflow-requeue/airflow-requeue/internal/programs"
 )
 
 // awaits is a fate: the pods are drained when the webhook is gone.
@@ -21,20 +22,21 @@ func TestWithoutTheWebhookPodsStartUnheldAndThoseThatAreHeldAreSettled(t *testin
 		away func(*process)
 		back func(*process) *process
 	}{
-		{"killed, and started again", (*process).kill, again},
-		{"stopped, and continued", func(p *process) { p.signal(syscall.SIGSTOP) }, func(p *process) *process {
-			p.signal(syscall.SIGCONT)
+		{"killed, and started again", func(p *process) { p.Kill() }, again},
+		{"stopped, and continued", func(p *process) { p.Signal(syscall.SIGSTOP) }, func(p *process) *process {
+			p.Signal(syscall.SIGCONT)
 			return p
 		}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
-			s := newSite(t, shared.servers)
+			s := newSite(t, shared.Servers)
+			s.timeout = 2
 			gone := make(chan struct{})
 			s.scripts = map[fate]func(*corev1.Pod) kubelet.Script{awaits: func(*corev1.Pod) kubelet.Script {
 				return kubelet.Script{Steps: []kubelet.Step{kubelet.Create(), kubelet.Until(gone), kubelet.Evict()}}
 			}}
-			watcher, webhook := s.startWatcher(s.watcherConfig()), s.startWebhook()
+			watcher, webhook := s.startWatcher(s.watcherConfig(), programs.Steady()...), s.startWebhook()
 			s.untilHolding()
 			for range 10 {
 				s.submit(awaits)

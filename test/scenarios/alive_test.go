@@ -34,7 +34,7 @@ func (s *stage) gated(task executor.Task) *corev1.Pod {
 		if len(found) == 1 {
 			gated = found[0]
 		}
-		old := s.history.latest(first.Name)
+		old := s.record.Latest(first.Name)
 		return len(found) == 1 && requeue.Committed(gated) && old != nil && !requeue.Tracked(old)
 	})
 	require.True(s.T, requeue.Gated(gated))
@@ -44,8 +44,8 @@ func (s *stage) gated(task executor.Task) *corev1.Pod {
 // neverRan says that a pod had its gate on all its life.
 func (s *stage) neverRan(pod *corev1.Pod) {
 	s.T.Helper()
-	for _, m := range s.history.of(pod.Name) {
-		assert.True(s.T, requeue.Gated(m.pod), "it never ran")
+	for _, m := range s.record.Of(pod.Name) {
+		assert.True(s.T, requeue.Gated(m.Pod), "it never ran")
 	}
 }
 

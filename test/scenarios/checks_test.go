@@ -15,6 +15,7 @@ import (
 	"k8s.io/client-go/kubernetes"
 
 	"github.com/airflow-requeue/airflow-requeue/internal/executor"
+	"github.com/airflow-requeue/airflow-requeue/internal/history"
 	"github.com/airflow-requeue/airflow-requeue/pkg/requeue"
 )
 
@@ -51,7 +52,7 @@ func (s *stage) stays(pod *corev1.Pod) {
 func (s *stage) untilGone(pod *corev1.Pod) {
 	s.T.Helper()
 	s.eventually("pod "+pod.Name+" is gone", func() bool {
-		moments := s.history.of(pod.Name)
+		moments := s.record.Of(pod.Name)
 		return len(moments) > 0 && moments[len(moments)-1].EventType == watch.Deleted
 	})
 }
@@ -61,12 +62,12 @@ func (s *stage) untilLetGo(pod *corev1.Pod) *corev1.Pod {
 	s.T.Helper()
 	var last *corev1.Pod
 	s.eventually("pod "+pod.Name+" is let go", func() bool {
-		moments := s.history.of(pod.Name)
+		moments := s.record.Of(pod.Name)
 		if len(moments) == 0 {
 			return false
 		}
 		moment := moments[len(moments)-1]
-		last = moment.pod
+		last = moment.Pod
 		// The last event of a terminating pod carries the labels of before the patch that let it go.
 		return moment.EventType == watch.Deleted || s.version(last) >= s.version(pod) && !requeue.Tracked(last) && !slices.Contains(last.Finalizers, requeue.Finalizer)
 	})
@@ -86,7 +87,7 @@ func (s *stage) replacements(pod *corev1.Pod) []*corev1.Pod {
 	s.T.Helper()
 	var found []*corev1.Pod
 	for _, key := range s.tasks {
-		for _, p := range s.history.all(key) {
+		for _, p := range s.record.Ever(key) {
 			if requeue.RequeueOf(p) == string(pod.UID) {
 				found = append(found, p)
 			}
@@ -124,7 +125,7 @@ func (s *stage) replaced(pod *corev1.Pod, reason requeue.Reason, note string) *c
 func (s *stage) takenOver(pod *corev1.Pod, reason requeue.Reason, note string) *corev1.Pod {
 	s.T.Helper()
 	replacement, old := s.untilFree(pod), s.untilLetGo(pod)
-	first := s.history.of(pod.Name)[0].pod // as the webhook stamped it
+	first := s.record.Of(pod.Name)[0].Pod // as the webhook stamped it
 	origin := first.Annotations[requeue.AnnotationOrigin]
 	attempt := requeue.Attempt(first) + 1
 	if len(origin) <= 60 {
@@ -151,7 +152,7 @@ func (s *stage) takenOver(pod *corev1.Pod, reason requeue.Reason, note string) *
 	if old.DeletionTimestamp != nil {
 		s.untilGone(old)
 	} else {
-		assert.NotNil(s.T, s.history.latest(old.Name), "it is kept for its logs")
+		assert.NotNil(s.T, s.record.Latest(old.Name), "it is kept for its logs")
 		assert.Contains(s.T, old.Labels, requeue.LabelReplaced)
 		assert.NotEmpty(s.T, old.Annotations[requeue.AnnotationReplacedAt])
 	}
@@ -163,13 +164,13 @@ func (s *stage) takenOver(pod *corev1.Pod, reason requeue.Reason, note string) *
 // old one was let go.
 func (s *stage) ordered(old, replacement *corev1.Pod) {
 	s.T.Helper()
-	born := s.history.of(replacement.Name)[0].pod
+	born := s.record.Of(replacement.Name)[0].Pod
 	assert.True(s.T, requeue.Gated(born) && !requeue.Committed(born) && requeue.Held(born) && !requeue.Attached(born), "it is born gated")
 	const letGo = "let go"
 	version := func(name, what string, is func(*corev1.Pod) bool) int {
-		for _, m := range s.history.of(name) {
-			if is(m.pod) || what == letGo && m.EventType == watch.Deleted {
-				return s.version(m.pod)
+		for _, m := range s.record.Of(name) {
+			if is(m.Pod) || what == letGo && m.EventType == watch.Deleted {
+				return s.version(m.Pod)
 			}
 		}
 		require.FailNow(s.T, "never seen: "+what)
@@ -208,8 +209,8 @@ func (s *stage) released(pod *corev1.Pod) *corev1.Pod {
 	assert.NotContains(s.T, last.Labels, requeue.LabelExecutorDone)
 	assert.NotEmpty(s.T, last.Labels[requeue.LabelWorker])
 	if last.DeletionTimestamp == nil {
-		for _, m := range s.history.of(pod.Name) {
-			assert.Equal(s.T, requeue.Held(m.pod), slices.Contains(m.pod.Finalizers, requeue.Finalizer), "hold and finalizer go in one patch")
+		for _, m := range s.record.Of(pod.Name) {
+			assert.Equal(s.T, requeue.Held(m.Pod), slices.Contains(m.Pod.Finalizers, requeue.Finalizer), "hold and finalizer go in one patch")
 		}
 	}
 	assert.Empty(s.T, s.replacements(pod))
@@ -233,16 +234,16 @@ func (s *stage) discarded(pod *corev1.Pod, note string) *corev1.Pod {
 // deleted waits for a pod to be deleted by the watcher, its reason written on it before.
 func (s *stage) deleted(pod *corev1.Pod, reason requeue.Reason, note string) *corev1.Pod {
 	s.T.Helper()
-	var moments []moment
+	var moments []history.Moment
 	deleted := -1
 	s.eventually("pod "+pod.Name+" is deleted by the watcher", func() bool {
-		moments = s.history.of(pod.Name)
-		deleted = slices.IndexFunc(moments, func(m moment) bool { return m.pod.DeletionTimestamp != nil })
+		moments = s.record.Of(pod.Name)
+		deleted = slices.IndexFunc(moments, func(m history.Moment) bool { return m.Pod.DeletionTimestamp != nil })
 		return deleted >= 0
 	})
-	pod = moments[deleted].pod
-	assert.True(s.T, slices.ContainsFunc(moments[:deleted], func(m moment) bool {
-		return m.pod.Annotations[requeue.AnnotationReason] == string(reason)
+	pod = moments[deleted].Pod
+	assert.True(s.T, slices.ContainsFunc(moments[:deleted], func(m history.Moment) bool {
+		return m.Pod.Annotations[requeue.AnnotationReason] == string(reason)
 	}), "the reason is on the pod before it is deleted")
 	assert.Contains(s.T, pod.Annotations[requeue.AnnotationMessage], note)
 	assert.True(s.T, requeue.Held(pod) && requeue.Tracked(pod) && slices.Contains(pod.Finalizers, requeue.Finalizer), "it is held on")
@@ -256,7 +257,7 @@ func (s *stage) tells(pod *corev1.Pod, kind string, reason requeue.Reason, begin
 	s.T.Helper()
 	want := fmt.Sprintf("%s %s %s", kind, reason, begins)
 	s.eventually(fmt.Sprintf("an Event on %s: %s…%s", pod.Name, want, contains), func() bool {
-		return slices.ContainsFunc(s.history.eventsOn(pod), func(e string) bool {
+		return slices.ContainsFunc(s.events.On(pod), func(e string) bool {
 			return strings.HasPrefix(e, want) && strings.Contains(e, contains)
 		})
 	})
@@ -265,9 +266,9 @@ func (s *stage) tells(pod *corev1.Pod, kind string, reason requeue.Reason, begin
 // at is when a pod was first seen like that.
 func (s *stage) at(pod *corev1.Pod, what string, is func(*corev1.Pod) bool) time.Time {
 	s.T.Helper()
-	for _, m := range s.history.of(pod.Name) {
-		if is(m.pod) {
-			return m.at
+	for _, m := range s.record.Of(pod.Name) {
+		if is(m.Pod) {
+			return m.At
 		}
 	}
 	require.FailNow(s.T, "never seen: "+what)
@@ -286,7 +287,7 @@ func (s *stage) late(pod *corev1.Pod, task executor.Task) *corev1.Pod {
 // post creates a pod under the watcher's account.
 func (s *stage) post(body []byte) *corev1.Pod {
 	s.T.Helper()
-	client, err := kubernetes.NewForConfig(s.access(s.watcherUser()))
+	client, err := kubernetes.NewForConfig(s.Access(s.WatcherUser()))
 	require.NoError(s.T, err)
 	created := &corev1.Pod{}
 	require.NoError(s.T, client.CoreV1().RESTClient().Post().Namespace(s.Namespace).Resource("pods").

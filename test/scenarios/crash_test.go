@@ -15,10 +15,10 @@ import (
 // withoutWatcher does something while no watcher runs; the next one leads at once.
 func (s *stage) withoutWatcher(do func()) {
 	s.T.Helper()
-	s.watcher.stop()
+	s.watcher.Stop()
 	do()
 	s.interrupted = true
-	s.watcher = s.startWatcher(s.access(s.watcherUser()))
+	s.watcher = s.startWatcher(s.Access(s.WatcherUser()))
 }
 
 // change patches metadata of a pod; nil takes a label or an annotation off.

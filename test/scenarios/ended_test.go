@@ -202,7 +202,7 @@ func queuedBy(job int64) func(*requeue.TaskInstance) {
 // adopt has scheduler job 2 adopt a pod of job 1, which is gone. The row follows later.
 func (s *stage) adopt(task executor.Task, pod *corev1.Pod) {
 	s.T.Helper()
-	adopted, err := s.scheduler(2).Adopt(s.T.Context(), 1, task.Row())
+	adopted, err := s.SchedulerAs(2).Adopt(s.T.Context(), 1, task.Row())
 	require.NoError(s.T, err)
 	require.Equal(s.T, []string{pod.Name}, adopted)
 }

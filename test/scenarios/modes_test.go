@@ -61,9 +61,9 @@ func modes() []scenario {
 			second := s.submit(s.queue())
 			s.reject(first)
 			s.replaced(first, requeue.ReasonKubeletRejected, "OutOfcpu")
-			s.watcher.stop()
+			s.watcher.Stop()
 			s.reject(second)
-			s.watcher = s.startWatcher(s.access(s.watcherUser()), "--storm-breaker=1")
+			s.watcher = s.startWatcher(s.Access(s.WatcherUser()), "--storm-breaker=1")
 			s.replaced(second, requeue.ReasonKubeletRejected, "OutOfcpu")
 			s.sawNothing()
 		}},

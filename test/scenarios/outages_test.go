@@ -2,7 +2,6 @@ package scenarios
 
 import (
 	"net/http"
-	"os/exec"
 	"slices"
 	"strings"
 	"time"
@@ -13,7 +12,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/airflow-requeue/airflow-requeue/internal/executor"
-	"github.com/airflow-requeue/airflow-requeue/internal/world"
+	"github.com/airflow-requeue/airflow-requeue/internal/programs"
 	"github.com/airflow-requeue/airflow-requeue/pkg/requeue"
 )
 
@@ -39,8 +38,8 @@ func outages() []scenario {
 			for _, pod := range pods {
 				s.reject(pod)
 			}
-			s.do(s.servers.StopAPIServer())
-			s.do(s.servers.StartAPIServer())
+			s.do(s.Servers.StopAPIServer())
+			s.do(s.Servers.StartAPIServer())
 			s.eventually("all have a replacement that may run", func() bool {
 				s.revive()
 				return !slices.ContainsFunc(pods, func(pod *corev1.Pod) bool {
@@ -57,7 +56,7 @@ func outages() []scenario {
 
 		{row: "g", seen: "webhook down", want: "pods start unheld, all is as without us", alone: true, play: func(s *stage) {
 			held := s.submit(s.queue())
-			s.webhook.kill()
+			s.webhook.Kill()
 			pod := s.unheld(s.queue())
 			s.reject(pod)
 			s.saw("failed " + pod.Name)
@@ -65,7 +64,7 @@ func outages() []scenario {
 		}},
 		{row: "g", seen: "watcher down", want: "new pods start unheld after 30 s; after 60 s all holds are lifted", alone: true, grace: 90 * time.Second, play: func(s *stage) {
 			alive, ended, gated := s.submit(s.queue()), s.submit(s.queue()), s.gated(s.queue(patient("2m")))
-			s.watcher.kill()
+			s.watcher.Kill()
 			began := time.Now()
 			s.reject(ended)
 			s.untilNotHolding(s.T)
@@ -110,10 +109,8 @@ func outages() []scenario {
 
 // revive is the watcher's Deployment: it starts the watcher again that has ended, since it lost its Lease.
 func (s *stage) revive() {
-	select {
-	case <-s.watcher.exited:
-		s.watcher = s.startWatcher(s.access(s.watcherUser()))
-	default:
+	if s.watcher.HasEnded() {
+		s.watcher = s.startWatcher(s.Access(s.WatcherUser()))
 	}
 }
 
@@ -134,7 +131,7 @@ func (s *stage) uninstalled() {
 	gated := s.gated(s.queue(patient("2m")))
 	free := s.untilFree(s.reject(replaced))
 	s.untilLetGo(replaced)
-	s.watcher.stop()
+	s.watcher.Stop()
 
 	s.reject(ended)
 	s.do(s.airflow.MarkRevoked(s.T.Context(), revoked.Name))
@@ -146,13 +143,11 @@ func (s *stage) uninstalled() {
 	committed = s.detach(s.reject(committed), requeue.ReasonKubeletRejected, "it was rejected")
 	taken := s.commit(s.late(committed, committedTask))
 
-	s.do(s.Client.AdmissionregistrationV1().MutatingWebhookConfigurations().Delete(s.T.Context(), s.Namespace, metav1.DeleteOptions{}))
-	s.webhook.stop()
+	s.UnregisterWebhook()
+	s.webhook.Stop()
 	for range 2 { // it may be repeated
-		release := exec.CommandContext(s.T.Context(), s.programs["watcher"], "release", "--all", "--installation="+world.Installation,
-			"--namespace="+s.Namespace, "--kubeconfig="+s.kubeconfig(s.access(s.watcherUser())))
-		out, err := release.CombinedOutput()
-		require.NoError(s.T, err, string(out))
+		release := programs.Start(s.T, &s.log, s.built["watcher"], s.Release(s.Access(s.WatcherUser()))...)
+		require.Zero(s.T, release.Exit(), "%s", &s.log)
 	}
 
 	job := func(pod *corev1.Pod) string { return s.live(pod).Labels[requeue.LabelWorker] }

@@ -90,9 +90,9 @@ func notReplaced() []scenario {
 			s.drain(pod)
 			s.reported(pod, requeue.ReasonStarted, "the task ran; ")
 			s.untilGone(pod)
-			moments := s.history.of(pod.Name)
+			moments := s.record.Of(pod.Name)
 			last := moments[len(moments)-1]
-			assert.GreaterOrEqual(s.T, last.at.Sub(requeue.ReleasedAt(last.pod)), 3*time.Second, "a watch between two connections sees it")
+			assert.GreaterOrEqual(s.T, last.At.Sub(requeue.ReleasedAt(last.Pod)), 3*time.Second, "a watch between two connections sees it")
 			s.saw("failed " + pod.Name)
 		}},
 		{row: "25", seen: "row success, Succeeded, del", want: "release, Succeeded: the hold is lifted, 3 s later the finalizer", play: func(s *stage) {

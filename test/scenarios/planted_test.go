@@ -13,7 +13,12 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/airflow-requeue/airflow-requeue/internal/programs"
 )
+
+// root is the checkout, seen from this folder.
+const root = "../.."
 
 // plantedPatience is how long a case on planted programs waits for what may never come.
 const plantedPatience = 15 * time.Second
@@ -49,16 +54,16 @@ func overlay(t *testing.T, dir string, fault []edit) []string {
 }
 
 // plant builds the program that has the fault; the other is as it ships.
-func plant(t *testing.T, fault []edit) programs {
+func plant(t *testing.T, fault []edit) programs.Built {
 	t.Helper()
 	dir := t.TempDir()
 	faulty := "watcher"
 	if strings.HasPrefix(fault[0].file, "pkg/mutate/") {
 		faulty = "webhook"
 	}
-	built, err := build(t.Context(), dir, overlay(t, dir, fault), faulty)
+	built, err := programs.Build(t.Context(), dir, overlay(t, dir, fault), faulty)
 	require.NoError(t, err)
-	all := maps.Clone(shared.programs)
+	all := maps.Clone(shared.Built)
 	maps.Copy(all, built)
 	return all
 }
@@ -89,7 +94,7 @@ func TestAPlantedFaultIsCaughtByItsRow(t *testing.T) {
 			cases := slices.DeleteFunc(slices.Concat(rows(), promises()), func(c scenario) bool { return c.row != row })
 			var common *installation
 			if slices.ContainsFunc(cases, func(c scenario) bool { return !c.isAlone() }) {
-				common = install(t, shared.servers, built, nil, nil)
+				common = install(t, shared.Servers, built, nil, nil)
 			}
 			var played sync.WaitGroup
 			var mu sync.Mutex

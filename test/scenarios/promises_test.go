@@ -64,18 +64,9 @@ func duplicates() []scenario {
 		}},
 
 		{row: "b", seen: "the watcher is killed while 20 pods are replaced, and starts again", want: "no pod lost, none doubled, no finalizer left", alone: true, grace: 20 * time.Second, play: func(s *stage) {
-			var pods []*corev1.Pod
-			for range 20 {
-				pods = append(pods, s.submit(s.queue()))
-			}
-			for _, pod := range pods {
-				s.reject(pod)
-			}
-			s.eventually("some have a replacement", func() bool {
-				return slices.ContainsFunc(pods, func(p *corev1.Pod) bool { return len(s.replacements(p)) > 0 })
-			})
-			s.watcher.kill()
-			s.watcher = s.startWatcher(s.access(s.watcherUser()))
+			pods := s.twentyUnderWay()
+			s.watcher.Kill()
+			s.watcher = s.startWatcher(s.Access(s.WatcherUser()))
 			for _, pod := range pods {
 				s.takenOver(pod, requeue.ReasonKubeletRejected, "OutOfcpu")
 				assert.Len(s.T, s.replacements(pod), 1)
@@ -83,30 +74,14 @@ func duplicates() []scenario {
 			s.sawNothing()
 		}},
 		{row: "b", seen: "the leader is stopped while 20 pods are replaced, another leads, the first goes on", want: "no pod lost, none doubled, no finalizer left", alone: true, grace: 20 * time.Second, play: func(s *stage) {
-			first, second := s.watcher, s.startWatcher(s.access(s.watcherUser()))
-			var pods []*corev1.Pod
-			for range 20 {
-				pods = append(pods, s.submit(s.queue()))
-			}
-			for _, pod := range pods {
-				s.reject(pod)
-			}
-			s.eventually("some have a replacement", func() bool {
-				return slices.ContainsFunc(pods, func(p *corev1.Pod) bool { return len(s.replacements(p)) > 0 })
-			})
-			first.signal(s.T, syscall.SIGSTOP)
+			first, second := s.watcher, s.startWatcher(s.Access(s.WatcherUser()))
+			pods := s.twentyUnderWay()
+			first.Signal(syscall.SIGSTOP)
 			for _, pod := range pods {
 				s.untilFree(pod)
 			}
-			first.signal(s.T, syscall.SIGCONT)
-			s.eventually("the first has lost the Lease and ends", func() bool {
-				select {
-				case <-first.exited:
-					return true
-				default:
-					return false
-				}
-			})
+			first.Signal(syscall.SIGCONT)
+			s.eventually("the first has lost the Lease and ends", first.HasEnded)
 			for _, pod := range pods {
 				s.takenOver(pod, requeue.ReasonKubeletRejected, "OutOfcpu")
 				assert.Len(s.T, s.replacements(pod), 1)
@@ -115,6 +90,22 @@ func duplicates() []scenario {
 			s.sawNothing()
 		}},
 	}
+}
+
+// twentyUnderWay are 20 pods that were rejected, some of which have a replacement by now.
+func (s *stage) twentyUnderWay() []*corev1.Pod {
+	s.T.Helper()
+	var pods []*corev1.Pod
+	for range 20 {
+		pods = append(pods, s.submit(s.queue()))
+	}
+	for _, pod := range pods {
+		s.reject(pod)
+	}
+	s.eventually("some have a replacement", func() bool {
+		return slices.ContainsFunc(pods, func(p *corev1.Pod) bool { return len(s.replacements(p)) > 0 })
+	})
+	return pods
 }
 
 // races are c, d and e.
@@ -165,7 +156,7 @@ func races() []scenario {
 			pod := s.submit(task)
 			wire := s.rewire()
 			wire.afterThe(detaching, func() {
-				adopted, err := s.scheduler(2).Adopt(s.T.Context(), 1, task.Row())
+				adopted, err := s.SchedulerAs(2).Adopt(s.T.Context(), 1, task.Row())
 				assert.NoError(s.T, err)
 				assert.Empty(s.T, adopted)
 				next := task.NextTry(task.QueuedAt.Add(time.Minute))
@@ -179,12 +170,12 @@ func races() []scenario {
 		{row: "d", seen: "another scheduler adopts, and its patch lands after our detach", want: "the task runs once", alone: true, play: func(s *stage) {
 			task := s.queue()
 			pod := s.submit(task)
-			found, err := s.scheduler(2).Adoptable(s.T.Context(), 1)
+			found, err := s.SchedulerAs(2).Adoptable(s.T.Context(), 1)
 			require.NoError(s.T, err)
 			require.Len(s.T, found, 1)
 			wire := s.rewire()
 			wire.afterThe(detaching, func() {
-				assert.NoError(s.T, s.scheduler(2).AdoptPod(s.T.Context(), &found[0]))
+				assert.NoError(s.T, s.SchedulerAs(2).AdoptPod(s.T.Context(), &found[0]))
 				s.row(task, queuedBy(2))
 			})
 			s.reject(pod)

@@ -159,7 +159,7 @@ func (s *stage) stands(pod, replacement *corev1.Pod, reason requeue.Reason) {
 	s.T.Helper()
 	s.stays(replacement)
 	assert.Len(s.T, s.replacements(pod), 1)
-	if left := s.history.latest(pod.Name); left != nil {
+	if left := s.record.Latest(pod.Name); left != nil {
 		assert.Equal(s.T, string(reason), left.Annotations[requeue.AnnotationReason])
 		assert.False(s.T, requeue.Attached(left))
 	}

@@ -17,8 +17,8 @@ func requeued(seen string, reason requeue.Reason, note string, end func(s *stage
 		pod := s.submit(task)
 		end(s, pod)
 		replacement := s.replaced(pod, reason, note)
-		moments := s.history.of(pod.Name)
-		if on := moments[len(moments)-1].pod.Spec.NodeName; on != "" {
+		moments := s.record.Of(pod.Name)
+		if on := moments[len(moments)-1].Pod.Spec.NodeName; on != "" {
 			s.avoids(replacement, on)
 		} else {
 			assert.Nil(s.T, replacement.Spec.Affinity)

@@ -8,6 +8,7 @@ import (
 	"github.com/stretchr/testify/assert"
 
 	"github.com/airflow-requeue/airflow-requeue/internal/controlplane"
+	"github.com/airflow-requeue/airflow-requeue/internal/programs"
 	"github.com/airflow-requeue/airflow-requeue/internal/world"
 )
 
@@ -47,9 +48,9 @@ func (c scenario) on(t testing.TB, i *installation, patience time.Duration) {
 }
 
 // install starts the installation that a case needs for itself.
-func (c scenario) install(t testing.TB, built programs) *installation {
+func (c scenario) install(t testing.TB, built programs.Built) *installation {
 	t.Helper()
-	servers := shared.servers
+	servers := shared.Servers
 	if c.outage {
 		own, err := controlplane.Start(t.Context(), controlplane.Options{})
 		if err != nil {
@@ -71,14 +72,14 @@ func (c scenario) isAlone() bool { return c.alone || c.outage || len(c.watcher)+
 // play plays cases at the same time, on one installation where they can.
 func play(t *testing.T, cases []scenario) {
 	t.Helper()
-	common := install(t, shared.servers, shared.programs, nil, nil)
-	t.Cleanup(func() { assert.Empty(t, common.history.left(), "what was broken on the way, or is left over") })
+	common := install(t, shared.Servers, shared.Built, programs.Steady(), nil)
+	t.Cleanup(func() { assert.Empty(t, common.left(), "what was broken on the way, or is left over") })
 	for _, c := range cases {
 		t.Run(c.name(), func(t *testing.T) {
 			t.Parallel()
 			i := common
 			if c.isAlone() {
-				i = c.install(t, shared.programs)
+				i = c.install(t, shared.Built)
 			}
 			c.on(t, i, world.Patience)
 		})

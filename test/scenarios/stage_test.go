@@ -3,7 +3,6 @@ package scenarios
 import (
 	"fmt"
 	"slices"
-	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -13,52 +12,43 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
-	"k8s.io/client-go/kubernetes"
 
 	"github.com/airflow-requeue/airflow-requeue/internal/controlplane"
 	"github.com/airflow-requeue/airflow-requeue/internal/executor"
+	"github.com/airflow-requeue/airflow-requeue/internal/history"
+	"github.com/airflow-requeue/airflow-requeue/internal/programs"
 	"github.com/airflow-requeue/airflow-requeue/internal/world"
 	"github.com/airflow-requeue/airflow-requeue/pkg/requeue"
 )
 
-const (
-	ddl = root + "/pkg/tidb/testdata/3.3.2-sqlite.sql"
-	// account is who Airflow's scheduler is to the API server here.
-	account = "airflow-scheduler"
-)
+const ddl = root + "/pkg/tidb/testdata/3.3.2-sqlite.sql"
 
 // installation is a namespace with Airflow's executor and database, and with webhook and watcher as they are deployed.
 type installation struct {
-	*world.World
-	servers  *controlplane.ControlPlane
-	programs programs
-	history  *history
-	log      programLog
-	airflow  executor.Scheduler // job 1, under Airflow's account
-	watcher  *process
-	webhook  *process
-	queued   atomic.Int64
+	*programs.Site
+	built   programs.Built
+	record  *history.Record
+	events  *history.Events
+	log     programs.Log       // of all programs, for a test that failed
+	airflow executor.Scheduler // job 1, under Airflow's account
+	watcher *programs.Process
+	webhook *programs.Process
+	queued  atomic.Int64
 }
 
 // install starts an installation and returns when its webhook holds pods.
-func install(t testing.TB, servers *controlplane.ControlPlane, built programs, watcher, webhook []string) *installation {
+func install(t testing.TB, servers *controlplane.ControlPlane, built programs.Built, watcher, webhook []string) *installation {
 	t.Helper()
 	w := world.New(t, servers.Config(), ddl)
-	i := &installation{World: w, servers: servers, programs: built, history: newHistory(t, w.Client, w.Namespace)}
+	i := &installation{Site: programs.NewSite(w, servers), built: built, record: history.Watch(t, w.Client, w.Namespace)}
+	i.record.LateAdoption()
+	i.events = history.WatchEvents(t, w.Client, w.Namespace, &i.record.Bell)
 	w.WatchAs(2)
-	i.airflow = i.scheduler(1)
-	i.watcher = i.startWatcher(i.access(i.watcherUser()), watcher...)
+	i.airflow = i.SchedulerAs(1)
+	i.watcher = i.startWatcher(i.Access(i.WatcherUser()), watcher...)
 	i.webhook = i.startWebhook(webhook...)
 	i.untilStamping(t)
 	return i
-}
-
-// scheduler is a scheduler's executor, under Airflow's account.
-func (i *installation) scheduler(job int64) executor.Scheduler {
-	i.T.Helper()
-	client, err := kubernetes.NewForConfig(i.access(account))
-	require.NoError(i.T, err)
-	return executor.Scheduler{Client: client, Namespace: i.Namespace, JobID: job}
 }
 
 // untilStamping waits for the webhook to hold, or to observe: it does once it has seen a leader renew its Lease.
@@ -101,7 +91,7 @@ func (s *stage) eventually(what string, cond func() bool) {
 	deadline := time.NewTimer(s.patience)
 	defer deadline.Stop()
 	for {
-		rung := s.history.bell.next()
+		rung := s.record.Bell.Next()
 		if cond() {
 			return
 		}
@@ -119,7 +109,7 @@ func (s *stage) until(name, what string, want func(*corev1.Pod) bool) *corev1.Po
 	s.T.Helper()
 	var pod *corev1.Pod
 	s.eventually(fmt.Sprintf("pod %s: %s", name, what), func() bool {
-		pod = s.history.latest(name)
+		pod = s.record.Latest(name)
 		return pod != nil && want(pod)
 	})
 	return pod
@@ -176,7 +166,7 @@ func (s *stage) submit(task executor.Task) *corev1.Pod {
 	pod, err := s.airflow.Create(s.T.Context(), task)
 	require.NoError(s.T, err)
 	require.True(s.T, requeue.Held(pod) && requeue.Tracked(pod) && slices.Contains(pod.Finalizers, requeue.Finalizer), "the webhook holds it")
-	s.eventually("its history begins", func() bool { return len(s.history.of(pod.Name)) > 0 })
+	s.eventually("its history begins", func() bool { return len(s.record.Of(pod.Name)) > 0 })
 	return pod
 }
 
@@ -206,23 +196,12 @@ func (s *stage) close() {
 	s.T.Helper()
 	for _, key := range s.tasks {
 		s.eventually("no pod of "+key.String()+" that is over keeps finalizer or hold", func() bool {
-			return !slices.ContainsFunc(s.history.all(key), func(p *corev1.Pod) bool {
-				return s.history.latest(p.Name) != nil && unfinished(p)
+			return !slices.ContainsFunc(s.record.Ever(key), func(p *corev1.Pod) bool {
+				return s.record.Latest(p.Name) != nil && unfinished(p)
 			})
 		})
-		for _, p := range s.history.all(key) {
-			assert.Empty(s.T, s.history.breaches(p.Name), "promises that were broken on the way")
+		for _, p := range s.record.Ever(key) {
+			assert.Empty(s.T, s.record.Broken(p.Name), "promises that were broken on the way")
 		}
 	}
-}
-
-// tell dumps what is known, for a case that failed.
-func (s *stage) tell() {
-	var words []string
-	for _, key := range s.tasks {
-		words = append(words, key.TaskID+" ", key.TaskID+"-")
-		s.T.Log("\n" + s.history.dump(key))
-	}
-	s.T.Log("the executor saw " + strings.Join(s.SawOf(s.tasks...), ", "))
-	s.T.Log("\n" + s.log.about(words...))
 }

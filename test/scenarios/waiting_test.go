@@ -109,7 +109,7 @@ func waiting() []scenario {
 		{row: "17", seen: "Pending, ErrImagePull and ImagePullBackOff by turns for image-pull-grace, budget left", want: "record, delete, ImagePull; at its end requeue", play: func(s *stage) {
 			pod := s.creating(s.queue(graced()))
 			s.eventually("it is deleted", func() bool {
-				p := s.history.latest(pod.Name)
+				p := s.record.Latest(pod.Name)
 				if p.DeletionTimestamp != nil {
 					return true
 				}

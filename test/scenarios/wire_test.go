@@ -46,7 +46,7 @@ type wire struct {
 // rewire has the installation's watcher work over a wire.
 func (s *stage) rewire() *wire {
 	s.T.Helper()
-	config := s.access(s.watcherUser())
+	config := s.Access(s.WatcherUser())
 	target, err := url.Parse(config.Host)
 	require.NoError(s.T, err)
 	transport, err := rest.TransportFor(config)
@@ -57,7 +57,7 @@ func (s *stage) rewire() *wire {
 		w.server.CloseClientConnections()
 		w.server.Close()
 	})
-	s.watcher.stop()
+	s.watcher.Stop()
 	s.watcher = s.startWatcher(&rest.Config{Host: w.server.URL})
 	s.untilLed()
 	s.untilStamping(s.T)

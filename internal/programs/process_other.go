@@ -1,0 +1,9 @@
+//go:build !linux
+
+package programs
+
+import "syscall"
+
+func dieWithParent() *syscall.SysProcAttr {
+	return &syscall.SysProcAttr{}
+}

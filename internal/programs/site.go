@@ -1,0 +1,142 @@
+package programs
+
+import (
+	"context"
+	"net"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	admissionv1 "k8s.io/api/admissionregistration/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/util/cert"
+
+	"github.com/airflow-requeue/airflow-requeue/internal/controlplane"
+	"github.com/airflow-requeue/airflow-requeue/internal/executor"
+	"github.com/airflow-requeue/airflow-requeue/internal/world"
+	"github.com/airflow-requeue/airflow-requeue/pkg/mutate"
+	"github.com/airflow-requeue/airflow-requeue/pkg/requeue"
+)
+
+// Airflow is who Airflow's scheduler is to the API server and to the webhook of a Site.
+const Airflow = "airflow-scheduler"
+
+// Site is a World, and what its programs need: who they are to the API server, and their flags.
+type Site struct {
+	*world.World
+	Servers *controlplane.ControlPlane
+	// DatabaseURL is the SQLAlchemy URL that a watcher is given.
+	DatabaseURL string
+}
+
+// NewSite is a Site whose watchers read the World's own database.
+func NewSite(w *world.World, servers *controlplane.ControlPlane) *Site {
+	return &Site{World: w, Servers: servers, DatabaseURL: w.DB.URL()}
+}
+
+// WatcherUser is the account that the webhook knows as the watcher's.
+func (s *Site) WatcherUser() string {
+	return "system:serviceaccount:" + s.Namespace + ":airflow-requeue-watcher"
+}
+
+// Access is a user's access to the API server; RBAC binds nobody here.
+func (s *Site) Access(user string) *rest.Config {
+	s.T.Helper()
+	config, err := s.Servers.User(user, "system:masters")
+	require.NoError(s.T, err)
+	return config
+}
+
+// SchedulerAs is a scheduler's executor, under Airflow's account.
+func (s *Site) SchedulerAs(jobID int64) executor.Scheduler {
+	s.T.Helper()
+	client, err := kubernetes.NewForConfig(s.Access(Airflow))
+	require.NoError(s.T, err)
+	return executor.Scheduler{Client: client, Namespace: s.Namespace, JobID: jobID}
+}
+
+// flags are those that webhook and watcher have in common.
+func (s *Site) flags(config *rest.Config) []string {
+	s.T.Helper()
+	return []string{"--kubeconfig=" + s.Kubeconfig(config), "--signing-keys-dir=" + s.KeysDir, "--installation=" + world.Installation,
+		"--namespace=" + s.Namespace, "--lease-namespace=" + s.Namespace}
+}
+
+// WatcherFlags are the flags of a watcher that works by an access to the API server, or to what stands before it.
+func (s *Site) WatcherFlags(config *rest.Config) []string {
+	s.T.Helper()
+	return append(s.flags(config), "--database-url-file="+File(s.T, "url", []byte(s.DatabaseURL)))
+}
+
+// Steady are flags of a watcher that nothing is to take the Lease from, however slow the machine is.
+func Steady() []string { return []string{"--lease-duration=2m", "--lease-renew-deadline=90s"} }
+
+// Release are the arguments with which a watcher lifts every hold.
+func (s *Site) Release(config *rest.Config) []string {
+	s.T.Helper()
+	return []string{"release", "--all", "--kubeconfig=" + s.Kubeconfig(config), "--installation=" + world.Installation, "--namespace=" + s.Namespace}
+}
+
+// RegisterWebhook has the API server ask a webhook about the namespace's pods, for so many seconds each time, until the
+// test ends. It returns that webhook's flags.
+func (s *Site) RegisterWebhook(timeoutSeconds int32) []string {
+	s.T.Helper()
+	certificate, key, err := cert.GenerateSelfSignedCertKey("127.0.0.1", []net.IP{net.IPv4(127, 0, 0, 1)}, nil)
+	require.NoError(s.T, err)
+	address := FreeAddress(s.T)
+	url, ignore, none := "https://"+address+mutate.Path, admissionv1.Ignore, admissionv1.SideEffectClassNone
+	_, err = s.Client.AdmissionregistrationV1().MutatingWebhookConfigurations().Create(s.T.Context(), &admissionv1.MutatingWebhookConfiguration{
+		ObjectMeta: metav1.ObjectMeta{Name: s.Namespace},
+		Webhooks: []admissionv1.MutatingWebhook{{
+			Name: "pods.airflow-requeue.dev", FailurePolicy: &ignore, SideEffects: &none, TimeoutSeconds: &timeoutSeconds,
+			AdmissionReviewVersions: []string{"v1"},
+			ClientConfig:            admissionv1.WebhookClientConfig{URL: &url, CABundle: certificate},
+			NamespaceSelector:       &metav1.LabelSelector{MatchLabels: map[string]string{corev1.LabelMetadataName: s.Namespace}},
+			ObjectSelector:          &metav1.LabelSelector{MatchLabels: map[string]string{requeue.LabelKubernetesExecutor: "True"}},
+			Rules: []admissionv1.RuleWithOperations{{Operations: []admissionv1.OperationType{admissionv1.Create},
+				Rule: admissionv1.Rule{APIGroups: []string{""}, APIVersions: []string{"v1"}, Resources: []string{"pods"}}}},
+		}},
+	}, metav1.CreateOptions{})
+	require.NoError(s.T, err)
+	s.T.Cleanup(func() {
+		_ = s.Client.AdmissionregistrationV1().MutatingWebhookConfigurations().Delete(context.Background(), s.Namespace, metav1.DeleteOptions{})
+	})
+	return append(s.flags(s.Servers.Config()), "--tls-cert-file="+File(s.T, "tls.crt", certificate), "--tls-private-key-file="+File(s.T, "tls.key", key),
+		"--watcher-user="+s.WatcherUser(), "--airflow-user="+Airflow, "--listen="+address)
+}
+
+// UnregisterWebhook has the API server ask no webhook any more.
+func (s *Site) UnregisterWebhook() {
+	s.T.Helper()
+	require.NoError(s.T, s.Client.AdmissionregistrationV1().MutatingWebhookConfigurations().Delete(s.T.Context(), s.Namespace, metav1.DeleteOptions{}))
+}
+
+// Kubeconfig writes an access for a program to read, and returns its path.
+func (s *Site) Kubeconfig(config *rest.Config) string {
+	s.T.Helper()
+	content, err := s.Servers.Kubeconfig(config)
+	assert.NoError(s.T, err)
+	return File(s.T, "kubeconfig", content)
+}
+
+// File writes a file for a program to read, and returns its path.
+func File(t testing.TB, name string, content []byte) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), name)
+	assert.NoError(t, os.WriteFile(path, content, 0o600))
+	return path
+}
+
+// FreeAddress is one that nobody listens on; whoever takes it meanwhile fails the test.
+func FreeAddress(t testing.TB) string {
+	t.Helper()
+	listener, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	require.NoError(t, listener.Close())
+	return listener.Addr().String()
+}
