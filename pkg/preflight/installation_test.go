@@ -13,8 +13,6 @@ import (
 	"math/big"
 	"net"
 	"net/http/httptest"
-	"os"
-	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
@@ -34,6 +32,7 @@ import (
 
 	"github.com/airflow-requeue/airflow-requeue/internal/executor"
 	"github.com/airflow-requeue/airflow-requeue/internal/keyfile"
+	"github.com/airflow-requeue/airflow-requeue/internal/programs"
 	"github.com/airflow-requeue/airflow-requeue/internal/world"
 	"github.com/airflow-requeue/airflow-requeue/pkg/mutate"
 	"github.com/airflow-requeue/airflow-requeue/pkg/requeue"
@@ -58,15 +57,13 @@ type installation struct {
 // newInstallation has keys and a database, and nothing in the cluster.
 func newInstallation(t *testing.T) *installation {
 	t.Helper()
-	i := &installation{World: world.New(t, servers.Config(), tables)}
+	i := &installation{World: world.New(t, shared.Servers.Config(), tables)}
 	i.client = i.Client
-	urlFile := filepath.Join(t.TempDir(), "url")
-	require.NoError(t, os.WriteFile(urlFile, []byte(i.DB.URL()), 0o600))
 	i.options = Options{
 		Installation: i.Namespace, Namespaces: []string{i.Namespace}, Policy: requeue.DefaultPolicy(), Clock: clock.RealClock{},
 		// Tests may be slow: a Lease is fresh for as long as they take.
 		Lease:    watcher.LeaseOptions{Namespace: i.Namespace, Name: i.Namespace, Duration: time.Hour, RetryPeriod: 10 * time.Millisecond},
-		Database: tidb.Source{File: urlFile},
+		Database: tidb.Source{File: programs.File(t, "url", []byte(i.DB.URL()))},
 		Keys:     func() (requeue.Keys, error) { return keyfile.Load(i.KeysDir) },
 	}
 	return i
@@ -101,7 +98,7 @@ func (i *installation) normal(f Finding) Finding {
 func (i *installation) as(rules ...rbacv1.PolicyRule) {
 	i.T.Helper()
 	name := "checker-of-" + i.Namespace
-	config, err := servers.User(name)
+	config, err := shared.Servers.User(name)
 	require.NoError(i.T, err)
 	i.client, err = kubernetes.NewForConfig(config)
 	require.NoError(i.T, err)
@@ -175,25 +172,13 @@ func issue(t testing.TB, name string, authorityUntil, certificateUntil time.Time
 // register creates the webhook configuration as the manifests have it, but by URL, and changed by a test.
 func (i *installation) register(changes ...func(*admissionregistrationv1.MutatingWebhook)) {
 	i.T.Helper()
-	hook := admissionregistrationv1.MutatingWebhook{
-		Name: "pods.airflow-requeue.dev", AdmissionReviewVersions: []string{"v1"},
-		ClientConfig:      admissionregistrationv1.WebhookClientConfig{URL: &i.url, CABundle: i.ca},
-		FailurePolicy:     ptr.To(admissionregistrationv1.Ignore),
-		SideEffects:       ptr.To(admissionregistrationv1.SideEffectClassNone),
-		TimeoutSeconds:    ptr.To(int32(30)), // a busy machine is no broken webhook
-		NamespaceSelector: &metav1.LabelSelector{MatchLabels: map[string]string{corev1.LabelMetadataName: i.Namespace}},
-		ObjectSelector:    &metav1.LabelSelector{MatchLabels: map[string]string{requeue.LabelKubernetesExecutor: "True"}},
-		Rules: []admissionregistrationv1.RuleWithOperations{{
-			Operations: []admissionregistrationv1.OperationType{admissionregistrationv1.Create},
-			Rule:       admissionregistrationv1.Rule{APIGroups: []string{""}, APIVersions: []string{"v1"}, Resources: []string{"pods"}},
-		}},
-	}
+	configuration := programs.Configuration(i.Namespace, i.url, i.ca)
+	configuration.Webhooks[0].TimeoutSeconds = ptr.To(int32(30)) // a busy machine is no broken webhook
 	for _, change := range changes {
-		change(&hook)
+		change(&configuration.Webhooks[0])
 	}
 	configurations := i.Client.AdmissionregistrationV1().MutatingWebhookConfigurations()
-	_, err := configurations.Create(i.T.Context(), &admissionregistrationv1.MutatingWebhookConfiguration{
-		ObjectMeta: metav1.ObjectMeta{Name: i.Namespace}, Webhooks: []admissionregistrationv1.MutatingWebhook{hook}}, metav1.CreateOptions{})
+	_, err := configurations.Create(i.T.Context(), configuration, metav1.CreateOptions{})
 	require.NoError(i.T, err)
 	i.T.Cleanup(func() { _ = configurations.Delete(context.Background(), i.Namespace, metav1.DeleteOptions{}) })
 }
