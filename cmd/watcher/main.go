@@ -37,8 +37,11 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	if err != nil {
 		return err
 	}
-	if o.command == commandRelease {
+	switch o.command {
+	case commandRelease:
 		return release(ctx, o, log, stdout)
+	case commandCheck:
+		return check(ctx, o, log, stdout)
 	}
 	return watch(ctx, o, log)
 }

@@ -18,12 +18,21 @@ import (
 	"github.com/airflow-requeue/airflow-requeue/pkg/watcher"
 )
 
-const commandRelease = "release"
+const (
+	commandRelease = "release"
+	commandCheck   = "check"
+)
+
+// databaseFile is where the manifests mount the metadata database's URL.
+const databaseFile = "/etc/airflow-requeue/database/url"
 
 const intro = `airflow-requeue-watcher settles the worker pods that airflow-requeue holds: it replaces those that died before
 their task started, and gives every other back to Airflow.
 
   airflow-requeue-watcher [flags]                 watch, compete for the Lease, and settle pods while leading
+  airflow-requeue-watcher check [flags]           look at all that the watcher needs, say what is wrong and what to do
+                                                  about it, and exit non-zero if anything is; it takes the watch's
+                                                  flags and changes nothing
   airflow-requeue-watcher release --all [flags]   lift every hold and take every finalizer off, then exit: for
                                                   emergencies and uninstalling; remove the webhook's
                                                   MutatingWebhookConfiguration first
@@ -49,8 +58,10 @@ type options struct {
 	apiBurst      int
 	log           flags.Log
 
-	all     bool
-	timeout time.Duration
+	all     bool          // of release
+	init    bool          // of check
+	output  string        // of check
+	timeout time.Duration // of both
 }
 
 // newOptions returns the flags of a command and what they set; ownNamespace, empty when unknown, is a default of some.
@@ -66,11 +77,18 @@ func newOptions(command, ownNamespace string) (*options, *flags.Groups) {
 	}
 	scope.StringSliceVar(&o.namespaces, "namespace", namespaces, "`namespace` that Airflow puts worker pods in; repeatable")
 
-	if command == commandRelease {
+	switch command {
+	case commandRelease:
 		set := g.Add("Release")
 		set.BoolVar(&o.all, "all", false, "release all pods of the installation; required, so that it is meant")
 		set.DurationVar(&o.timeout, "timeout", 5*time.Minute, "give up after this long; what was released stays released")
-	} else {
+	case commandCheck:
+		set := g.Add("Check")
+		set.BoolVar(&o.init, "init", false, "as an init step: fail only where the watcher can't do its work; what else is wrong warns")
+		set.StringVar(&o.output, "output", outputTable, "table or json")
+		set.DurationVar(&o.timeout, "timeout", time.Minute, "give up after this long")
+		fallthrough
+	default:
 		o.watchFlags(g, ownNamespace)
 	}
 
@@ -83,8 +101,8 @@ func newOptions(command, ownNamespace string) (*options, *flags.Groups) {
 }
 
 func (o *options) watchFlags(g *flags.Groups, ownNamespace string) {
-	database := g.Add("Airflow's metadata database (one of both)")
-	database.StringVar(&o.database.File, "database-url-file", "", "`file` with its SQLAlchemy URL, such as the Helm chart's Secret <release>-metadata, key connection, mounted")
+	database := g.Add("Airflow's metadata database")
+	database.StringVar(&o.database.File, "database-url-file", "", "`file` with its SQLAlchemy URL, such as the Helm chart's Secret <release>-metadata, key connection, mounted (default: "+databaseFile+", unless the other is given)")
 	database.StringVar(&o.database.Env, "database-url-env", "", "environment `variable` with its SQLAlchemy URL")
 
 	keys := g.Add("Seal")
@@ -109,7 +127,7 @@ func (o *options) watchFlags(g *flags.Groups, ownNamespace string) {
 // parse reads arguments; help is not empty where it was asked for.
 func parse(args []string, ownNamespace string) (o *options, help string, err error) {
 	command := ""
-	if len(args) > 0 && args[0] == commandRelease {
+	if len(args) > 0 && (args[0] == commandRelease || args[0] == commandCheck) {
 		command, args = args[0], args[1:]
 	}
 	o, groups := newOptions(command, ownNamespace)
@@ -127,6 +145,9 @@ func parse(args []string, ownNamespace string) (o *options, help string, err err
 func (o *options) complete() error {
 	if o.lease.Name == "" {
 		o.lease.Name = o.installation
+	}
+	if o.database == (tidb.Source{}) {
+		o.database.File = databaseFile
 	}
 	host, err := os.Hostname()
 	if err != nil {
@@ -153,8 +174,12 @@ func (o *options) validate() error {
 		must(o.timeout > 0, "--timeout=%s: use more than 0", o.timeout)
 		return errors.Join(errs...)
 	}
-	must((o.database.File == "") != (o.database.Env == ""),
-		"--database-url-file or --database-url-env is needed, not both: say where the SQLAlchemy URL of Airflow's metadata database is")
+	if o.command == commandCheck {
+		must(o.output == outputTable || o.output == outputJSON, "--output=%s: use %s or %s", o.output, outputTable, outputJSON)
+		must(o.timeout > 0, "--timeout=%s: use more than 0", o.timeout)
+	}
+	must(o.database.File == "" || o.database.Env == "",
+		"--database-url-file and --database-url-env: give one: it says where the SQLAlchemy URL of Airflow's metadata database is")
 	must(o.signingKeys != "", "--signing-keys-dir is empty: give the directory where the Secret with the signing keys is mounted")
 	must(o.lease.Namespace != "", "--lease-namespace is empty: give the namespace of the Lease, or set POD_NAMESPACE")
 	must(o.lease.Duration > o.lease.RenewDeadline && o.lease.RenewDeadline > 2*o.lease.RetryPeriod && o.lease.RetryPeriod > 0,

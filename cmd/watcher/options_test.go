@@ -7,6 +7,8 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/airflow-requeue/airflow-requeue/pkg/tidb"
 )
 
 func TestParse(t *testing.T) {
@@ -21,8 +23,8 @@ func TestParse(t *testing.T) {
 		{"in a cluster the database is all that must be told", enough, own, ""},
 		{"outside a cluster namespaces must be told", enough, "", "--namespace is missing or empty"},
 		{"outside a cluster the Lease's namespace must be told", append([]string{"--namespace=a"}, enough...), "", "--lease-namespace is empty"},
-		{"a database is needed", nil, own, "--database-url-file or --database-url-env is needed"},
-		{"one database is enough", append([]string{"--database-url-file=f"}, enough...), own, "not both"},
+		{"mounted as the manifests do it, nothing must be told", nil, own, ""},
+		{"one database is enough", append([]string{"--database-url-file=f"}, enough...), own, "--database-url-file and --database-url-env: give one"},
 		{"a Lease is renewed before it runs out", append([]string{"--lease-renew-deadline=20s"}, enough...), own, "--lease-duration must be above"},
 		{"somebody has to work", append([]string{"--workers=0"}, enough...), own, "--workers=0: use 1 or more"},
 		{"a time to live has no sign", append([]string{"--replaced-pod-ttl=-1s"}, enough...), own, "--replaced-pod-ttl=-1s: use 0 or more"},
@@ -30,7 +32,10 @@ func TestParse(t *testing.T) {
 		{"a policy must be meant", append([]string{"--max-retries=-2"}, enough...), own, "--max-retries=-2: use 0 for off"},
 		{"the installation is a label", append([]string{"--installation=a/b"}, enough...), own, "--installation=a/b: it names objects"},
 		{"an unknown flag leads to help", []string{"--retries=1"}, own, "see --help"},
-		{"an unknown command leads to help", []string{"check"}, own, "unexpected argument check; see --help"},
+		{"an unknown command leads to help", []string{"repair"}, own, "unexpected argument repair; see --help"},
+		{"a check takes the flags of the watch", append([]string{"check", "--workers=3", "--max-retries=2"}, enough...), own, ""},
+		{"a check prints what is known", []string{"check", "--output=yaml"}, own, "--output=yaml: use table or json"},
+		{"a check ends", []string{"check", "--timeout=0s"}, own, "--timeout=0s: use more than 0"},
 		{"a release needs no database", []string{"release", "--all"}, own, ""},
 		{"a release must be meant", []string{"release"}, own, "release takes --all"},
 		{"a release takes no flag of the watch", []string{"release", "--all", "--workers=1"}, own, "unknown flag: --workers"},
@@ -53,6 +58,7 @@ func TestDefaultsFollowTheInstallation(t *testing.T) {
 	require.NoError(t, err)
 	assert.Equal(t, "blue", o.lease.Name)
 	assert.Equal(t, "airflow", o.lease.Namespace)
+	assert.Equal(t, tidb.Source{File: "f"}, o.database)
 	assert.NotEmpty(t, o.lease.Identity)
 	assert.Equal(t, time.Hour, o.replacedPodTTL)
 	assert.Zero(t, o.stormBreaker, "off")
@@ -68,7 +74,8 @@ func TestAnOperatorsBoundsAreTaken(t *testing.T) {
 
 func TestHelpExplainsEachCommandsFlags(t *testing.T) {
 	for command, want := range map[string][]string{
-		"":             {"release --all", "--database-url-file", "--max-retries", "Leader election:"},
+		"":             {"release --all", "check [flags]", "--database-url-file", "--max-retries", "Leader election:"},
+		commandCheck:   {"--init", "--output", "--database-url-file"},
 		commandRelease: {"release --all", "--all", "--timeout"},
 	} {
 		var out bytes.Buffer

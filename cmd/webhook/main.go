@@ -109,6 +109,7 @@ func newProgram(o *options, log *slog.Logger) (*program, error) {
 		Policy:        o.policy,
 		Sealer:        sealer,
 		Observe:       o.mode == modeObserve,
+		AnyAirflow:    o.anyAirflow,
 	}
 	return &program{
 		options:     o,

@@ -171,6 +171,7 @@ func testOddPods(t *testing.T, scheduler *user) {
 		held bool
 	}{
 		{"named by the API server", func(p *corev1.Pod) { p.Name, p.GenerateName = "", "etl-load-" }, false},
+		{"of an Airflow that is too old", func(p *corev1.Pod) { p.Labels[requeue.LabelAirflowVersion] = "2.10.3" }, false},
 		{"bound already", func(p *corev1.Pod) { p.Spec.NodeName = "node-1" }, false},
 		{"a callback", func(p *corev1.Pod) { p.Annotations[requeue.AnnotationCallbackID] = "1" }, false},
 		{"revoked", func(p *corev1.Pod) { p.Labels[requeue.LabelHold] = "True" }, false},

@@ -36,6 +36,7 @@ type options struct {
 	airflowUsers  []string
 	airflowGroups []string
 	mode          string
+	anyAirflow    bool
 
 	leaseNamespace string
 	leaseName      string
@@ -70,6 +71,7 @@ func newOptions(ownNamespace string) (*options, *flags.Groups) {
 	scope.StringVar(&o.signingKeys, "signing-keys-dir", "/etc/airflow-requeue/signing-keys", "`directory` with the keys that seal stamps: file current names the file of the key that signs; followed as it changes")
 
 	scope.StringVar(&o.mode, "mode", modeEnforce, "enforce, or observe: hold nothing, and have the watcher say what would become of each pod")
+	scope.BoolVar(&o.anyAirflow, "hold-unsupported-airflow", false, "hold pods of an Airflow before "+requeue.OldestAirflow().String()+" as well; only where its cncf.kubernetes provider is 10.0.1 or later")
 
 	leader := g.Add("The watcher that leads")
 	leader.StringVar(&o.leaseNamespace, "lease-namespace", ownNamespace, "`namespace` of the watcher's Lease")

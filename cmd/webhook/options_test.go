@@ -51,28 +51,39 @@ func TestParseTakesRepeatedFlags(t *testing.T) {
 	assert.Equal(t, 3, o.policy.MaxRetries)
 }
 
-func TestTheModeReachesThePods(t *testing.T) {
+func TestTheFlagsReachThePods(t *testing.T) {
 	files := t.TempDir()
 	kubeconfig := filepath.Join(files, "kubeconfig")
 	require.NoError(t, os.WriteFile(kubeconfig, []byte(`{"clusters":[{"name":"a","cluster":{"server":"https://127.0.0.1:1"}}],
 		"contexts":[{"name":"a","context":{"cluster":"a"}}],"current-context":"a"}`), 0o600))
-	for mode, want := range map[string]mutate.Outcome{"": mutate.Held, "--mode=enforce": mutate.Held, "--mode=observe": mutate.Observed} {
-		t.Run(mode, func(t *testing.T) {
-			args := append([]string{"--airflow-user=" + schedulerUser, "--signing-keys-dir=" + writeKeys(t), "--kubeconfig=" + kubeconfig}, strings.Fields(mode)...)
+	for _, c := range []struct {
+		flag, airflow string
+		want          mutate.Outcome
+	}{
+		{"", "3.3.2", mutate.Held},
+		{"--mode=enforce", "3.3.2", mutate.Held},
+		{"--mode=observe", "3.3.2", mutate.Observed},
+		{"", "2.10.3", mutate.UnsupportedAirflow},
+		{"--hold-unsupported-airflow", "2.10.3", mutate.Held},
+	} {
+		t.Run(c.flag+" "+c.airflow, func(t *testing.T) {
+			args := append([]string{"--airflow-user=" + schedulerUser, "--signing-keys-dir=" + writeKeys(t), "--kubeconfig=" + kubeconfig}, strings.Fields(c.flag)...)
 			o, _, err := parse(args, namespace)
 			require.NoError(t, err)
 			program, err := newProgram(o, slog.New(slog.DiscardHandler))
 			require.NoError(t, err)
-			object, err := runtime.DefaultUnstructuredConverter.ToUnstructured(airflowPod())
+			submitted := airflowPod()
+			submitted.Labels[requeue.LabelAirflowVersion] = c.airflow
+			object, err := runtime.DefaultUnstructuredConverter.ToUnstructured(submitted)
 			require.NoError(t, err)
 			pod := &unstructured.Unstructured{Object: object}
 
 			result := program.webhook.Mark(pod, mutate.Request{Namespace: namespace, User: schedulerUser, LeaderReady: true})
 
 			require.NoError(t, result.Err)
-			assert.Equal(t, want, result.Outcome)
-			assert.Equal(t, want == mutate.Held, pod.GetLabels()[requeue.LabelHold] == requeue.HoldValue)
-			assert.Equal(t, want == mutate.Held, len(pod.GetFinalizers()) > 0)
+			assert.Equal(t, c.want, result.Outcome)
+			assert.Equal(t, c.want == mutate.Held, pod.GetLabels()[requeue.LabelHold] == requeue.HoldValue)
+			assert.Equal(t, c.want == mutate.Held, len(pod.GetFinalizers()) > 0)
 		})
 	}
 }
@@ -114,7 +125,7 @@ func TestRunPrintsHelp(t *testing.T) {
 
 	assert.Empty(t, stderr.String())
 	for _, flag := range []string{"listen", "metrics-listen", "tls-cert-file", "tls-private-key-file", "signing-keys-dir", "installation",
-		"namespace", "lease-namespace", "lease-name", "lease-max-age", "no-leader-release-after", "watcher-user", "airflow-user", "airflow-group", "mode",
+		"namespace", "lease-namespace", "lease-name", "lease-max-age", "no-leader-release-after", "watcher-user", "airflow-user", "airflow-group", "mode", "hold-unsupported-airflow",
 		"max-retries", "excluded-container-reasons", "backoff", "image-pull-grace", "start-deadline", "avoid-failed-node", "max-retries-cap", "backoff-floor", "clock-skew",
 
 		"task-queued-timeout", "kubeconfig", "log-level", "log-format", "shutdown-delay"} {

@@ -89,25 +89,32 @@ func (s *Site) RegisterWebhook(timeoutSeconds int32) []string {
 	certificate, key, err := cert.GenerateSelfSignedCertKey("127.0.0.1", []net.IP{net.IPv4(127, 0, 0, 1)}, nil)
 	require.NoError(s.T, err)
 	address := FreeAddress(s.T)
-	url, ignore, none := "https://"+address+mutate.Path, admissionv1.Ignore, admissionv1.SideEffectClassNone
-	_, err = s.Client.AdmissionregistrationV1().MutatingWebhookConfigurations().Create(s.T.Context(), &admissionv1.MutatingWebhookConfiguration{
-		ObjectMeta: metav1.ObjectMeta{Name: s.Namespace},
-		Webhooks: []admissionv1.MutatingWebhook{{
-			Name: "pods.airflow-requeue.dev", FailurePolicy: &ignore, SideEffects: &none, TimeoutSeconds: &timeoutSeconds,
-			AdmissionReviewVersions: []string{"v1"},
-			ClientConfig:            admissionv1.WebhookClientConfig{URL: &url, CABundle: certificate},
-			NamespaceSelector:       &metav1.LabelSelector{MatchLabels: map[string]string{corev1.LabelMetadataName: s.Namespace}},
-			ObjectSelector:          &metav1.LabelSelector{MatchLabels: map[string]string{requeue.LabelKubernetesExecutor: "True"}},
-			Rules: []admissionv1.RuleWithOperations{{Operations: []admissionv1.OperationType{admissionv1.Create},
-				Rule: admissionv1.Rule{APIGroups: []string{""}, APIVersions: []string{"v1"}, Resources: []string{"pods"}}}},
-		}},
-	}, metav1.CreateOptions{})
+	configuration := Configuration(s.Namespace, "https://"+address+mutate.Path, certificate)
+	configuration.Webhooks[0].TimeoutSeconds = &timeoutSeconds
+	_, err = s.Client.AdmissionregistrationV1().MutatingWebhookConfigurations().Create(s.T.Context(), configuration, metav1.CreateOptions{})
 	require.NoError(s.T, err)
 	s.T.Cleanup(func() {
 		_ = s.Client.AdmissionregistrationV1().MutatingWebhookConfigurations().Delete(context.Background(), s.Namespace, metav1.DeleteOptions{})
 	})
 	return append(s.flags(s.Servers.Config()), "--tls-cert-file="+File(s.T, "tls.crt", certificate), "--tls-private-key-file="+File(s.T, "tls.key", key),
 		"--watcher-user="+s.WatcherUser(), "--airflow-user="+Airflow, "--listen="+address)
+}
+
+// Configuration has the API server ask the webhook at a URL about a namespace's worker pods. It is named as the namespace.
+func Configuration(namespace, url string, ca []byte) *admissionv1.MutatingWebhookConfiguration {
+	ignore, none := admissionv1.Ignore, admissionv1.SideEffectClassNone
+	return &admissionv1.MutatingWebhookConfiguration{
+		ObjectMeta: metav1.ObjectMeta{Name: namespace},
+		Webhooks: []admissionv1.MutatingWebhook{{
+			Name: "pods.airflow-requeue.dev", FailurePolicy: &ignore, SideEffects: &none,
+			AdmissionReviewVersions: []string{"v1"},
+			ClientConfig:            admissionv1.WebhookClientConfig{URL: &url, CABundle: ca},
+			NamespaceSelector:       &metav1.LabelSelector{MatchLabels: map[string]string{corev1.LabelMetadataName: namespace}},
+			ObjectSelector:          &metav1.LabelSelector{MatchLabels: map[string]string{requeue.LabelKubernetesExecutor: "True"}},
+			Rules: []admissionv1.RuleWithOperations{{Operations: []admissionv1.OperationType{admissionv1.Create},
+				Rule: admissionv1.Rule{APIGroups: []string{""}, APIVersions: []string{"v1"}, Resources: []string{"pods"}}}},
+		}},
+	}
 }
 
 // UnregisterWebhook has the API server ask no webhook any more.

@@ -271,6 +271,24 @@ func TestHandlerAllowsWhenMarkPanics(t *testing.T) {
 	}
 }
 
+func TestHandlerSaysOnceOfEachAirflowThatItIsNotSupported(t *testing.T) {
+	s := serve(t, newAdmission(t).marker.Mark, true)
+	of := func(version string) string {
+		body := strings.ReplaceAll(recorded(t), `"kubernetes_executor":"True"`, `"kubernetes_executor":"True","airflow_version":"`+version+`"`)
+		require.NotEqual(t, recorded(t), body)
+		return body
+	}
+	for _, version := range []string{"2.9.3", "2.10.3", "2.9.3", "2.9.3-composer"} {
+		assert.Equal(t, "[]", string(s.review(t, of(version)).Response.Patch))
+	}
+
+	assert.Equal(t, map[string]int{"UnsupportedAirflow": 4}, s.counted(t, admissions))
+	const line = `level=WARN msg="pods of an airflow that is not supported are not held" outcome=UnsupportedAirflow namespace=airflow pod=etl-load-lymugwh2 airflow=%s oldest=2.10.4`
+	assert.Equal(t, 2, strings.Count(s.log.String(), "\n"), s.log)
+	assert.Contains(t, s.log.String(), fmt.Sprintf(line, "2.9.3"))
+	assert.Contains(t, s.log.String(), fmt.Sprintf(line, "2.10.3"))
+}
+
 func TestHandlerPassesWarningsAndReadinessOn(t *testing.T) {
 	for _, ready := range []bool{false, true} {
 		s := serve(t, func(_ *unstructured.Unstructured, req Request) Result {

@@ -19,6 +19,7 @@ type Marker struct {
 	AirflowGroups []string
 	Policy        requeue.Policy // over which the pod's own tuning goes
 	Observe       bool           // pods are stamped to be looked at, and none is held
+	AnyAirflow    bool           // pods of an Airflow before requeue.OldestAirflow are held as well
 	Sealer        *requeue.Sealer
 }
 
@@ -33,8 +34,9 @@ type Request struct {
 // Result is what Mark did.
 type Result struct {
 	Outcome  Outcome
-	Warnings []string // for who submitted the pod
-	Err      error    // with NotTaskInstance and Internal: what is missing, and quotes nothing of the pod
+	Warnings []string        // for who submitted the pod
+	Airflow  requeue.Airflow // with UnsupportedAirflow
+	Err      error           // with NotTaskInstance and Internal: what is missing, and quotes nothing of the pod
 }
 
 // Mark stamps a pod that is to be held, and takes stamps off every other pod that it is asked about. To mark its own
@@ -59,9 +61,12 @@ func (m Marker) Mark(pod *unstructured.Unstructured, req Request) Result {
 		warnings = nil // nobody's annotations count yet
 	}
 	outcome := unfit(pod, policy)
+	airflow, known := airflowOf(pod)
 	var err error
 	switch {
 	case outcome != "":
+	case known && airflow.Before(requeue.OldestAirflow()) && !m.AnyAirflow:
+		return Result{Outcome: UnsupportedAirflow, Warnings: warnings, Airflow: airflow}
 	case !req.LeaderReady:
 		outcome = NoLeader
 	default:
@@ -102,6 +107,13 @@ func unfit(pod *unstructured.Unstructured, policy requeue.Policy) Outcome {
 		return RetriesOff
 	}
 	return ""
+}
+
+// airflowOf is the release of the Airflow that made the pod. Where that can't be told the pod is held all the same: a label that
+// nobody can read would switch a whole cluster off, and the watcher leads on no database of an Airflow before 2.10.
+func airflowOf(pod *unstructured.Unstructured) (airflow requeue.Airflow, known bool) {
+	label, _ := field(pod, "metadata", "labels", requeue.LabelAirflowVersion).(string)
+	return requeue.ParseAirflow(label)
 }
 
 func malformed(pod *unstructured.Unstructured) bool {

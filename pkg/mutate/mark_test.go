@@ -52,6 +52,15 @@ func markCases() []markCase {
 		{"a pod of Kueue's goes unheld", label(requeue.LabelKueueQueue, "batch"), Result{Outcome: Kueue}},
 		{"a pod with retries off goes unheld", annotate(requeue.AnnotationMaxRetries, "0"), Result{Outcome: RetriesOff}},
 		{"a pod goes unheld where retries are off", func(a *admission) { a.marker.Policy.MaxRetries = 0 }, Result{Outcome: RetriesOff}},
+		{"a pod of an Airflow that is too old goes unheld", label(requeue.LabelAirflowVersion, "2.10.3-composer"),
+			Result{Outcome: UnsupportedAirflow, Airflow: requeue.Airflow{Major: 2, Minor: 10, Patch: 3}}},
+		{"a pod of an Airflow that is too old is held where the operator says so", func(a *admission) {
+			a.marker.AnyAirflow = true
+			a.with(label(requeue.LabelAirflowVersion, "2.10.3"))
+		}, Result{Outcome: Held}},
+		{"a pod of the oldest Airflow that is supported is held", label(requeue.LabelAirflowVersion, "2.10.4rc1"), Result{Outcome: Held}},
+		{"a pod whose Airflow can't be told is held", label(requeue.LabelAirflowVersion, "main"), Result{Outcome: Held}},
+		{"a pod that names no Airflow is held", without("metadata", "labels", requeue.LabelAirflowVersion), Result{Outcome: Held}},
 		{"a pod goes unheld while no watcher is ready", func(a *admission) { a.req.LeaderReady = false }, Result{Outcome: NoLeader}},
 		{"a pod too large for etcd with stamps goes unheld", annotate("large", strings.Repeat("x", maxJobSpec)), Result{Outcome: TooLarge}},
 		{"a pod that names no task instance goes unheld", without("metadata", "annotations", "task_id"), Result{Outcome: NotTaskInstance}},
@@ -176,6 +185,7 @@ func TestMarkReasonsComeInOrder(t *testing.T) {
 		{NodeName, without("spec", "nodeName")},
 		{Kueue, without("metadata", "labels", requeue.LabelKueueQueue)},
 		{RetriesOff, annotate(requeue.AnnotationMaxRetries, "1")},
+		{UnsupportedAirflow, label(requeue.LabelAirflowVersion, "3.3.2")},
 		{NoLeader, func(a *admission) { a.req.LeaderReady = true }},
 		{TooLarge, noise(200 << 10)},
 		{NotTaskInstance, annotate("task_id", "load")},
@@ -266,7 +276,8 @@ func TestMarkHoldsNothingInObserveMode(t *testing.T) {
 				submitted := enforced.pod.DeepCopy()
 				enforced.mark()
 				a := newAdmission(t).with(changes(c.change)...).with(changes(forged)...).with(observing)
-				want := Result{Outcome: c.want.Outcome} // and no warnings
+				want := c.want
+				want.Warnings = nil
 				if want.Outcome == Held {
 					want.Outcome = Observed
 				}

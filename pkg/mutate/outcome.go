@@ -44,6 +44,8 @@ const (
 	Kueue Outcome = "Kueue"
 	// RetriesOff: max-retries is 0.
 	RetriesOff Outcome = "RetriesOff"
+	// UnsupportedAirflow: made by an Airflow that may act on held pods; Result.Airflow says which.
+	UnsupportedAirflow Outcome = "UnsupportedAirflow"
 	// NotTaskInstance: does not name a task instance; Result.Err says what is missing.
 	NotTaskInstance Outcome = "NotTaskInstance"
 	// NoLeader: no watcher leads that can decide.
@@ -57,5 +59,5 @@ const (
 // Outcomes are all there are.
 func Outcomes() []Outcome {
 	return []Outcome{Held, Observed, FromWatcher, NotCreate, NotExecutorPod, OtherNamespace, OtherUser, Malformed, Callback, Revoked,
-		NoName, NodeName, Kueue, RetriesOff, NotTaskInstance, NoLeader, TooLarge, Internal}
+		NoName, NodeName, Kueue, RetriesOff, UnsupportedAirflow, NotTaskInstance, NoLeader, TooLarge, Internal}
 }

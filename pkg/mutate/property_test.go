@@ -158,7 +158,7 @@ func testRandomPods(t *testing.T, s *served, stamped Outcome) {
 			t.Fatalf("user %s, pod %s", user, object)
 		}
 	}
-	for _, outcome := range []Outcome{stamped, NotExecutorPod, OtherUser, Malformed, Callback, Revoked, NoName, NodeName, Kueue, RetriesOff, NotTaskInstance} {
+	for _, outcome := range []Outcome{stamped, NotExecutorPod, OtherUser, Malformed, Callback, Revoked, NoName, NodeName, Kueue, RetriesOff, UnsupportedAirflow, NotTaskInstance} {
 		assert.Greater(t, s.counted(t, admissions)[string(outcome)], 20, "the generator is to reach %s", outcome)
 	}
 }
@@ -222,7 +222,8 @@ func (g generator) pod() string {
 }
 
 func (g generator) labels() string {
-	return g.often(`"labels":` + g.object(g.often(`"kubernetes_executor":"True"`), `"airflow-worker":"1"`, g.pair(), g.pair(),
+	return g.often(`"labels":` + g.object(g.often(`"kubernetes_executor":"True"`), `"airflow-worker":"1"`,
+		g.sometimes(4, `"airflow_version":`+g.oneOf(`"2.10.3"`, `"3.3.2"`, `"main"`)), g.pair(), g.pair(),
 		g.sometimes(1, `"airflow-requeue.dev/tracked":"forged"`), g.sometimes(1, `"airflow_pod_revoked":"requeue-hold"`),
 		g.sometimes(1, `"airflow_pod_revoked":"True"`), g.sometimes(1, `"kueue.x-k8s.io/queue-name":"batch"`),
 		g.rarely(`"odd":`+g.value(1))))

@@ -5,12 +5,15 @@ import (
 	"fmt"
 	"log/slog"
 	"runtime"
+	"sync"
 	"time"
 
 	"github.com/slok/kubewebhook/v2/pkg/model"
 	kubewebhook "github.com/slok/kubewebhook/v2/pkg/webhook"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/util/json"
+
+	"github.com/airflow-requeue/airflow-requeue/pkg/requeue"
 )
 
 // Webhook answers admission reviews. It is what kubewebhook's mutating webhook is, but for the patch: that one's is the
@@ -20,6 +23,8 @@ type Webhook struct {
 	Ready   func() bool // a watcher leads and can decide
 	Metrics *Metrics
 	Log     *slog.Logger
+
+	told sync.Map // releases of Airflow whose pods are not held, as a set: each is said once
 }
 
 var _ kubewebhook.Webhook = (*Webhook)(nil)
@@ -49,6 +54,12 @@ func (w *Webhook) log(review model.AdmissionReview, result Result) {
 		log.Warn("pod admitted", "error", result.Err)
 	case NotTaskInstance: // rare, as the next, and somebody will want to know why the pod was not replaced
 		log.Info("pod admitted", "error", result.Err)
+	case UnsupportedAirflow:
+		if _, told := w.told.LoadOrStore(result.Airflow, true); told {
+			log.Debug("pod admitted", "airflow", result.Airflow.String())
+			return
+		}
+		log.Warn("pods of an airflow that is not supported are not held", "airflow", result.Airflow.String(), "oldest", requeue.OldestAirflow().String())
 	case Malformed, TooLarge:
 		log.Info("pod admitted")
 	default:

@@ -86,14 +86,15 @@ func TestContainersAreConfinedAndBounded(t *testing.T) {
 	for name, template := range podTemplates(t) {
 		t.Run(name, func(t *testing.T) {
 			require.Len(t, template.Spec.Containers, 1)
-			c := template.Spec.Containers[0]
-			require.NotNil(t, c.SecurityContext)
-			assert.True(t, *c.SecurityContext.ReadOnlyRootFilesystem)
-			assert.False(t, c.Resources.Requests.Cpu().IsZero())
-			assert.False(t, c.Resources.Requests.Memory().IsZero())
-			assert.False(t, c.Resources.Limits.Memory().IsZero())
-			assert.True(t, c.Resources.Limits.Cpu().IsZero(), "a limit would throttle a storm")
-			assert.Regexp(t, `^ghcr\.io/airflow-requeue/(watcher|webhook):v\d+\.\d+\.\d+$`, c.Image)
+			for _, c := range slices.Concat(template.Spec.InitContainers, template.Spec.Containers) {
+				require.NotNil(t, c.SecurityContext)
+				assert.True(t, *c.SecurityContext.ReadOnlyRootFilesystem)
+				assert.False(t, c.Resources.Requests.Cpu().IsZero())
+				assert.False(t, c.Resources.Requests.Memory().IsZero())
+				assert.False(t, c.Resources.Limits.Memory().IsZero())
+				assert.True(t, c.Resources.Limits.Cpu().IsZero(), "a limit would throttle a storm")
+				assert.Regexp(t, `^ghcr\.io/airflow-requeue/(watcher|webhook):v\d+\.\d+\.\d+$`, c.Image)
+			}
 			for _, v := range template.Spec.Volumes {
 				require.NotNil(t, v.Secret, v.Name)
 				assert.EqualValues(t, 0o440, *v.Secret.DefaultMode)

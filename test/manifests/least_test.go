@@ -30,6 +30,9 @@ func TestTheWatcherNeedsAllOfItsRightsAndNoOthers(t *testing.T) {
 		if err == nil {
 			err = s.release(ctx)
 		}
+		if err == nil {
+			err = s.check(ctx)
+		}
 		return err
 	})
 }

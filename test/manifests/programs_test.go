@@ -46,7 +46,12 @@ func TestTheProgramsRunAsTheManifestsSay(t *testing.T) {
 	for _, name := range []string{"webhook", "watcher"} {
 		t.Run(name, func(t *testing.T) {
 			d := into[appsv1.Deployment](t, all, "Deployment", "airflow-requeue-"+name)
-			c := newContainer(t, w.Namespace, d.Spec.Template, secrets)
+			for _, spec := range d.Spec.Template.Spec.InitContainers {
+				c := newContainer(t, w.Namespace, d.Spec.Template, spec, secrets)
+				c.start(t, built[name])
+				require.NoError(t, <-c.exited, "%s", &c.output)
+			}
+			c := newContainer(t, w.Namespace, d.Spec.Template, d.Spec.Template.Spec.Containers[0], secrets)
 			c.start(t, built[name])
 			c.probe(t, c.spec.LivenessProbe)
 			c.probe(t, c.spec.ReadinessProbe)
@@ -56,7 +61,7 @@ func TestTheProgramsRunAsTheManifestsSay(t *testing.T) {
 	}
 	t.Run("release", func(t *testing.T) {
 		job := into[batchv1.Job](t, overlay(t, "release", nil, w.Namespace, w.Namespace), "Job", "airflow-requeue-release")
-		c := newContainer(t, w.Namespace, job.Spec.Template, secrets)
+		c := newContainer(t, w.Namespace, job.Spec.Template, job.Spec.Template.Spec.Containers[0], secrets)
 		c.start(t, built["watcher"])
 		require.NoError(t, <-c.exited, "%s", &c.output)
 		assert.Contains(t, c.output.String(), "installation "+w.Namespace+": 0 released")
@@ -94,7 +99,7 @@ func serving(t *testing.T, name string) (certificate, key string) {
 		string(pem.EncodeToMemory(&pem.Block{Type: "EC PRIVATE KEY", Bytes: keyDER}))
 }
 
-// container is a pod template's one container as a local process.
+// container is one of a pod template's containers as a local process.
 type container struct {
 	spec   corev1.Container
 	args   []string
@@ -105,9 +110,9 @@ type container struct {
 	output bytes.Buffer // complete when the process has exited
 }
 
-func newContainer(t *testing.T, namespace string, template corev1.PodTemplateSpec, secrets map[string]map[string]string) *container {
+func newContainer(t *testing.T, namespace string, template corev1.PodTemplateSpec, spec corev1.Container, secrets map[string]map[string]string) *container {
 	t.Helper()
-	c := &container{spec: template.Spec.Containers[0], ports: map[string]int{}, exited: make(chan error, 1)}
+	c := &container{spec: spec, ports: map[string]int{}, exited: make(chan error, 1)}
 	cfg, err := servers.User("system:serviceaccount:" + namespace + ":" + template.Spec.ServiceAccountName)
 	require.NoError(t, err)
 	kubeconfig, err := servers.Kubeconfig(cfg)

@@ -25,6 +25,7 @@ func TestAnAccountHasTheseRightsAndNoOthers(t *testing.T) {
 		accounts[account], err = kubernetes.NewForConfig(cfg)
 		require.NoError(t, err)
 	}
+	elsewhere := []string{"get mutatingwebhookconfigurations.admissionregistration.k8s.io strict-requeue", "list namespaces strict", "watch namespaces strict"}
 	tests := []struct {
 		account, namespace string
 		want               []string
@@ -35,6 +36,7 @@ func TestAnAccountHasTheseRightsAndNoOthers(t *testing.T) {
 			"create pods",
 			"delete pods",
 			"get leases.coordination.k8s.io strict-requeue",
+			"get mutatingwebhookconfigurations.admissionregistration.k8s.io strict-requeue",
 			"get pods",
 			"list namespaces strict",
 			"list pods",
@@ -44,8 +46,8 @@ func TestAnAccountHasTheseRightsAndNoOthers(t *testing.T) {
 			"watch namespaces strict",
 			"watch pods",
 		}},
-		{"airflow-requeue-watcher", metav1.NamespaceDefault, []string{"list namespaces strict", "watch namespaces strict"}},
-		{"airflow-requeue-watcher", metav1.NamespaceSystem, []string{"list namespaces strict", "watch namespaces strict"}},
+		{"airflow-requeue-watcher", metav1.NamespaceDefault, elsewhere},
+		{"airflow-requeue-watcher", metav1.NamespaceSystem, elsewhere},
 		{"airflow-requeue-webhook", "strict", []string{
 			"delete pods",
 			"get leases.coordination.k8s.io strict-requeue",
@@ -124,6 +126,7 @@ func TestWhatAThiefOfAnAccountCanNotDo(t *testing.T) {
 		"change its namespace":            {Namespace: "robbed", Verb: "patch", Resource: "namespaces", Name: "robbed"},
 		"take another Lease":              {Namespace: "robbed", Verb: "update", Group: "coordination.k8s.io", Resource: "leases", Name: "another"},
 		"give itself rights":              {Namespace: "robbed", Verb: "patch", Group: "rbac.authorization.k8s.io", Resource: "roles", Name: "airflow-requeue-watcher"},
+		"see another's webhook":           {Verb: "get", Group: "admissionregistration.k8s.io", Resource: "mutatingwebhookconfigurations", Name: "another"},
 		"change the webhook":              {Verb: "patch", Group: "admissionregistration.k8s.io", Resource: "mutatingwebhookconfigurations", Name: "robbed-requeue"},
 	}
 	for what, asked := range tests {

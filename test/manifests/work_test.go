@@ -17,6 +17,7 @@ import (
 	"k8s.io/utils/clock"
 
 	"github.com/airflow-requeue/airflow-requeue/internal/executor"
+	"github.com/airflow-requeue/airflow-requeue/pkg/preflight"
 	"github.com/airflow-requeue/airflow-requeue/pkg/requeue"
 	"github.com/airflow-requeue/airflow-requeue/pkg/watcher"
 )
@@ -158,6 +159,14 @@ func (s *site) release(ctx context.Context) error {
 		err = fmt.Errorf("releasing all pods: %d are left", len(left))
 	}
 	return err
+}
+
+// check has the preflight look at all there is. There are no keys and no webhook here: only to be refused is an error.
+func (s *site) check(ctx context.Context) error {
+	preflight.Run(ctx, s.account, preflight.Options{Installation: s.Namespace, Namespaces: []string{s.Namespace}, Clock: clock.RealClock{},
+		Lease:  watcher.LeaseOptions{Namespace: s.Namespace, Name: s.Namespace, RetryPeriod: pollInterval},
+		Policy: requeue.DefaultPolicy(), Keys: func() (requeue.Keys, error) { return requeue.Keys{}, nil }})
+	return context.Cause(ctx)
 }
 
 // replaceByHand detaches a pod and creates its replacement: a watcher that died on the way.
