@@ -13,7 +13,10 @@ cd "$(dirname "$0")/.."
 
 all=(
 	2.10.5-sqlite 2.10.5-postgresql 2.10.5-mysql
-	3.0.6-sqlite 3.0.6-mysql
+	2.11.2-sqlite 2.11.2-postgresql 2.11.2-mysql
+	3.0.6-sqlite 3.0.6-postgresql 3.0.6-mysql
+	3.1.8-sqlite 3.1.8-postgresql 3.1.8-mysql
+	3.2.2-sqlite 3.2.2-postgresql 3.2.2-mysql
 	3.3.2-sqlite 3.3.2-postgresql 3.3.2-mysql
 	3.4.0b2-sqlite 3.4.0b2-postgresql 3.4.0b2-mysql
 )
@@ -22,7 +25,10 @@ all=(
 not_newer_than() {
 	case $1 in
 	2.10.5) echo 2025-02-20 ;;
+	2.11.2) echo 2026-04-01 ;;
 	3.0.6) echo 2025-09-10 ;;
+	3.1.8) echo 2026-04-01 ;;
+	3.2.2) echo 2026-06-20 ;;
 	3.3.2) echo 2026-09-25 ;;
 	3.4.0b2) echo 2026-10-28 ;;
 	*) echo "airflow-ddl: no date is known for Airflow $1" >&2 && exit 1 ;;

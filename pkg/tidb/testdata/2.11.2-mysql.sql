@@ -1,0 +1,52 @@
+-- What `airflow db migrate` of Airflow 2.11.2 makes on MariaDB, without foreign keys.
+-- Made by hack/airflow-ddl.sh; not edited by hand.
+
+CREATE TABLE `task_instance` (
+  `task_id` varchar(250) CHARACTER SET utf8mb3 COLLATE utf8mb3_bin NOT NULL,
+  `dag_id` varchar(250) CHARACTER SET utf8mb3 COLLATE utf8mb3_bin NOT NULL,
+  `run_id` varchar(250) CHARACTER SET utf8mb3 COLLATE utf8mb3_bin NOT NULL,
+  `map_index` int(11) NOT NULL DEFAULT -1,
+  `start_date` timestamp(6) NULL DEFAULT NULL,
+  `end_date` timestamp(6) NULL DEFAULT NULL,
+  `duration` float DEFAULT NULL,
+  `state` varchar(20) DEFAULT NULL,
+  `try_number` int(11) DEFAULT NULL,
+  `max_tries` int(11) DEFAULT -1,
+  `hostname` varchar(1000) DEFAULT NULL,
+  `unixname` varchar(1000) DEFAULT NULL,
+  `job_id` int(11) DEFAULT NULL,
+  `pool` varchar(256) NOT NULL,
+  `pool_slots` int(11) NOT NULL,
+  `queue` varchar(256) DEFAULT NULL,
+  `priority_weight` int(11) DEFAULT NULL,
+  `operator` varchar(1000) DEFAULT NULL,
+  `custom_operator_name` varchar(1000) DEFAULT NULL,
+  `queued_dttm` timestamp(6) NULL DEFAULT NULL,
+  `queued_by_job_id` int(11) DEFAULT NULL,
+  `pid` int(11) DEFAULT NULL,
+  `executor` varchar(1000) DEFAULT NULL,
+  `executor_config` blob DEFAULT NULL,
+  `updated_at` timestamp(6) NULL DEFAULT NULL,
+  `rendered_map_index` varchar(250) DEFAULT NULL,
+  `external_executor_id` varchar(250) CHARACTER SET utf8mb3 COLLATE utf8mb3_bin DEFAULT NULL,
+  `trigger_id` int(11) DEFAULT NULL,
+  `trigger_timeout` datetime DEFAULT NULL,
+  `next_method` varchar(1000) DEFAULT NULL,
+  `next_kwargs` longtext CHARACTER SET utf8mb4 COLLATE utf8mb4_bin DEFAULT NULL CHECK (json_valid(`next_kwargs`)),
+  `task_display_name` varchar(2000) DEFAULT NULL,
+  PRIMARY KEY (`dag_id`,`task_id`,`run_id`,`map_index`),
+  KEY `ti_dag_run` (`dag_id`,`run_id`),
+  KEY `ti_dag_state` (`dag_id`,`state`),
+  KEY `ti_job_id` (`job_id`),
+  KEY `ti_pool` (`pool`,`state`,`priority_weight`),
+  KEY `ti_state_lkp` (`dag_id`,`task_id`,`run_id`,`state`),
+  KEY `ti_state` (`state`),
+  KEY `ti_trigger_id` (`trigger_id`)
+) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_general_ci;
+
+CREATE TABLE `alembic_version` (
+  `version_num` varchar(32) NOT NULL,
+  PRIMARY KEY (`version_num`)
+) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_general_ci;
+
+INSERT INTO alembic_version (version_num) VALUES ('5f2621c13b39');
