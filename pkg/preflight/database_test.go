@@ -27,10 +27,10 @@ func TestTheDatabaseIsReadAndNotOnlyReached(t *testing.T) {
 		unreadable   string // in what is said without that right: PostgreSQL shows tables that may not be read
 	}{
 		{"postgresql", "postgresql+psycopg2", testdb.PostgreSQL, "REVOKE ALL ON task_instance FROM reader",
-			"ALTER TABLE task_instance DROP COLUMN executor", "PostgreSQL, task_instance as since Airflow 3.0 (revision d2f4e1b3c5a7)",
+			"ALTER TABLE task_instance DROP COLUMN executor", "PostgreSQL, task_instance as since Airflow 3.0 (revision d2f4e1b3c5a7, of Airflow 3.3)",
 			"reading the task instances: the user of the connection URL may not read: it needs SELECT on task_instance"},
 		{"mysql", "mysql+mysqldb", testdb.MariaDB, "REVOKE ALL ON unreadable.task_instance FROM 'reader'@'%'",
-			"ALTER TABLE task_instance DROP COLUMN executor", "MySQL, task_instance as since Airflow 3.0 (revision d2f4e1b3c5a7)", "may the user read the table"},
+			"ALTER TABLE task_instance DROP COLUMN executor", "MySQL, task_instance as since Airflow 3.0 (revision d2f4e1b3c5a7, of Airflow 3.3)", "may the user read the table"},
 	} {
 		t.Run(kind.name, func(t *testing.T) {
 			t.Parallel()

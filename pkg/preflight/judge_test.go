@@ -57,12 +57,13 @@ func TestTheWebhookIsAskedWhereTheAPIServerAsksIt(t *testing.T) {
 func TestPrint(t *testing.T) {
 	var out strings.Builder
 	require.NoError(t, Print(&out, []Finding{
-		{"database", OK, "PostgreSQL, task_instance as since Airflow 3.0 (revision d2f4e1b3c5a7)", ""},
+		{"database", OK, "PostgreSQL, task_instance as since Airflow 3.0 (revision d2f4e1b3c5a7, of Airflow 3.3)", ""},
 		{"rights", Fail, "missing: " + strings.Repeat("get,watch,patch,delete pods -n airflow; ", 4), "grant them"},
 		{"Airflow's requeue", Warn, "seems on", strings.Repeat("set it to 0 ", 12)},
 	}))
 	assert.Equal(t, `
-ok    database           PostgreSQL, task_instance as since Airflow 3.0 (revision d2f4e1b3c5a7)
+ok    database           PostgreSQL, task_instance as since Airflow 3.0 (revision d2f4e1b3c5a7, of
+                         Airflow 3.3)
 FAIL  rights             missing: get,watch,patch,delete pods -n airflow; get,watch,patch,delete
                          pods -n airflow; get,watch,patch,delete pods -n airflow;
                          get,watch,patch,delete pods -n airflow;

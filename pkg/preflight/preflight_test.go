@@ -43,7 +43,7 @@ func TestAnInstallationThatIsWellIsFoundWell(t *testing.T) {
 	got[2].Seen, got[8].Seen = "", ""
 	assert.Equal(t, []Finding{
 		{Check: "signing keys", State: OK, Seen: "1 key, k1 signs"},
-		{Check: "database", State: OK, Seen: "SQLite, task_instance as since Airflow 3.0 (revision d2f4e1b3c5a7)"},
+		{Check: "database", State: OK, Seen: "SQLite, task_instance as since Airflow 3.0 (revision d2f4e1b3c5a7, of Airflow 3.3)"},
 		{Check: "API server", State: OK},
 		{Check: "rights", State: OK, Seen: "all that a watcher needs"},
 		{Check: "webhook", State: OK, Seen: "registered for namespace NS"},

@@ -130,7 +130,8 @@ func testMySQLErrors(t *testing.T, server *testdb.Server) {
 			readerURL("mysql", server, "other", ""),
 			"understanding task_instance: it has no column task_id, run_id, state, try_number, hostname, queued_dttm, " +
 				"queued_by_job_id, executor (since Airflow 2.10), map_index (or region_index); known are the tables of Airflow " +
-				"2.10 to 3.4, and alembic's revision of this one is unknown; a newer Airflow may need a newer airflow-requeue",
+				"2.10 to 3.3 and of 3.4's beta, and alembic's revision of this one is unknown; a newer Airflow may need a newer " +
+				"airflow-requeue",
 		},
 		"empty database": {
 			fmt.Sprintf("mysql://%s:%s@127.0.0.1:%d/empty", testdb.AdminUser, quoted(testdb.AdminPassword), server.Port),

@@ -152,7 +152,8 @@ func testPostgreSQLErrors(t *testing.T, server *testdb.Server) {
 			readerURL("postgresql", server, "other", ""),
 			"understanding task_instance: it has no column run_id, state, try_number, hostname, queued_dttm, " +
 				"queued_by_job_id, executor (since Airflow 2.10), map_index (or region_index); known are the tables of Airflow " +
-				"2.10 to 3.4, and alembic's revision of this one is unknown; a newer Airflow may need a newer airflow-requeue",
+				"2.10 to 3.3 and of 3.4's beta, and alembic's revision of this one is unknown; a newer Airflow may need a newer " +
+				"airflow-requeue",
 		},
 		"replica": {
 			fmt.Sprintf("postgresql://%s:%s@127.0.0.1:%d/postgres", testdb.AdminUser, quoted(testdb.AdminPassword), wrongCA.Port),

@@ -25,16 +25,51 @@ const (
 type Schema struct {
 	Dialect  Dialect
 	Shape    Shape
-	Revision string   // alembic's, such as d2f4e1b3c5a7 of Airflow 3.3; empty where it cannot be read
+	Revision string   // alembic's, such as d2f4e1b3c5a7 of Airflow 3.3; empty where it cannot be read; for messages only
 	Warnings []string // what is not as it should be but does no harm; worth a line in the log each
 }
 
 func (s Schema) String() string {
-	revision := s.Revision
-	if revision == "" {
-		revision = "unknown"
+	shape, revision := string(s.Shape), s.Revision
+	if s.Shape == Shape34 {
+		shape += ", known from its beta only: unverified"
 	}
-	return fmt.Sprintf("%s, task_instance as since Airflow %s (revision %s)", s.Dialect, s.Shape, revision)
+	switch release := releaseOf(s.Revision); {
+	case s.Revision == "":
+		revision = "unknown"
+	case release == "":
+		revision += ", of no release known here"
+	default:
+		revision += ", of Airflow " + release
+	}
+	return fmt.Sprintf("%s, task_instance as since Airflow %s (revision %s)", s.Dialect, shape, revision)
+}
+
+// releaseOf names the releases that leave a revision in alembic_version, as they say themselves (airflow/utils/db.py,
+// _REVISION_HEADS_MAP); empty where none is known to.
+func releaseOf(revision string) string {
+	switch revision {
+	case "22ed7efa9da2":
+		return "2.10.0 to 2.10.2"
+	case "5f2621c13b39":
+		return "2.10.3 to 2.11"
+	case "29ce7909c52b":
+		return "3.0.0 to 3.0.2"
+	case "fe199e1abd77":
+		return "3.0.3 to 3.0.6"
+	case "cc92b33c6709":
+		return "3.1.0 to 3.1.7"
+	case "509b94a1042d":
+		return "3.1.8"
+	case "1d6611b6ab7c":
+		return "3.2"
+	case "d2f4e1b3c5a7":
+		return "3.3"
+	case "9cffe90fa0c0":
+		return "3.4.0b2"
+	default:
+		return ""
+	}
 }
 
 // layout is what queries need to know of task_instance.
@@ -95,7 +130,7 @@ func detect(columns []string, revision string) (layout, error) {
 			revision = "unknown"
 		}
 		return layout{}, fmt.Errorf("understanding task_instance: it has no column %s; known are the tables of Airflow 2.10 "+
-			"to 3.4, and alembic's revision of this one is %s; a newer Airflow may need a newer airflow-requeue",
+			"to 3.3 and of 3.4's beta, and alembic's revision of this one is %s; a newer Airflow may need a newer airflow-requeue",
 			strings.Join(missing, ", "), revision)
 	}
 	return found, nil

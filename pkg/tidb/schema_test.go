@@ -30,8 +30,8 @@ func TestDetect(t *testing.T) {
 		assert.Equal(t, c.layout, got, name)
 		assert.Equal(t, c.shape, got.shape(), name)
 	}
-	const known = "; known are the tables of Airflow 2.10 to 3.4, and alembic's revision of this one is abc123; " +
-		"a newer Airflow may need a newer airflow-requeue"
+	const known = "; known are the tables of Airflow 2.10 to 3.3 and of 3.4's beta, and alembic's revision of this one is " +
+		"abc123; a newer Airflow may need a newer airflow-requeue"
 	for missing, columns := range map[string][]string{
 		"executor (since Airflow 2.10)":       without(airflow2, "executor"),
 		"queued_dttm, queued_by_job_id":       without(airflow3, "queued_dttm", "queued_by_job_id"),
@@ -51,9 +51,24 @@ func without(columns []string, names ...string) []string {
 	return slices.DeleteFunc(slices.Clone(columns), func(column string) bool { return slices.Contains(names, column) })
 }
 
-func TestSchemaString(t *testing.T) {
-	assert.Equal(t, "PostgreSQL, task_instance as since Airflow 3.0 (revision d2f4e1b3c5a7)",
-		Schema{Dialect: PostgreSQL, Shape: Shape30, Revision: "d2f4e1b3c5a7"}.String())
-	assert.Equal(t, "MySQL, task_instance as since Airflow 2.10 (revision unknown)",
-		Schema{Dialect: MySQL, Shape: Shape210}.String())
+func TestASchemaIsNamedByWhatIsKnownOfIt(t *testing.T) {
+	for _, c := range []struct {
+		schema Schema
+		want   string
+	}{
+		{Schema{Dialect: PostgreSQL, Shape: Shape30, Revision: "d2f4e1b3c5a7"},
+			"PostgreSQL, task_instance as since Airflow 3.0 (revision d2f4e1b3c5a7, of Airflow 3.3)"},
+		{Schema{Dialect: SQLite, Shape: Shape30, Revision: "abc123"},
+			"SQLite, task_instance as since Airflow 3.0 (revision abc123, of no release known here)"},
+		{Schema{Dialect: MySQL, Shape: Shape210},
+			"MySQL, task_instance as since Airflow 2.10 (revision unknown)"},
+		{Schema{Dialect: PostgreSQL, Shape: Shape34, Revision: "9cffe90fa0c0"},
+			"PostgreSQL, task_instance as since Airflow 3.4, known from its beta only: unverified " +
+				"(revision 9cffe90fa0c0, of Airflow 3.4.0b2)"},
+		{Schema{Dialect: PostgreSQL, Shape: Shape34, Revision: "abc123"}, // of the final 3.4, perhaps
+			"PostgreSQL, task_instance as since Airflow 3.4, known from its beta only: unverified " +
+				"(revision abc123, of no release known here)"},
+	} {
+		assert.Equal(t, c.want, c.schema.String())
+	}
 }
