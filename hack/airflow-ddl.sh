@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Remakes pkg/tidb/testdata/<version>-<dialect>.sql: the tables that pkg/tidb reads, exactly as `airflow db migrate` of a
-# released Airflow makes them, without the foreign keys to tables that the tests do not have.
+# released Airflow makes them, without the foreign keys to tables that the tests do not have. In a new database Airflow makes
+# the tables as they are last; <version>-upgraded-<dialect>.sql is what its migrations, one by one from Airflow 2.6 on, make.
 #
 #   hack/airflow-ddl.sh                      all of them
 #   hack/airflow-ddl.sh 3.3.2-sqlite ...     these
@@ -18,6 +19,7 @@ all=(
 	3.1.8-sqlite 3.1.8-postgresql 3.1.8-mysql
 	3.2.2-sqlite 3.2.2-postgresql 3.2.2-mysql
 	3.3.2-sqlite 3.3.2-postgresql 3.3.2-mysql
+	3.3.2-upgraded-sqlite 3.3.2-upgraded-postgresql # one of the migrations is SQL that MySQL knows and MariaDB does not
 	3.4.0b2-sqlite 3.4.0b2-postgresql 3.4.0b2-mysql
 )
 
@@ -153,7 +155,9 @@ else:
     revision = subprocess.run(query, check=True, capture_output=True, text=True).stdout.strip()
 
 server = {"mysql": "MariaDB", "postgresql": "PostgreSQL", "sqlite": "SQLite"}[dialect]
-print(f"-- What `airflow db migrate` of Airflow {version} makes on {server}, without foreign keys.")
+release, _, upgraded = version.partition("-")
+made = "upgrades an older Airflow's tables to" if upgraded else "makes"
+print(f"-- What `airflow db migrate` of Airflow {release} {made} on {server}, without foreign keys.")
 print("-- Made by hack/airflow-ddl.sh; not edited by hand.\n")
 for statement in statements:
     print(f"{statement};\n")
@@ -161,7 +165,8 @@ print(f"INSERT INTO alembic_version (version_num) VALUES ('{revision}');")
 PYTHON
 
 make_one() {
-	local version=${1%-*} dialect=${1##*-} url where
+	local version=${1%%-*} dialect=${1##*-} to=() url where
+	[[ $1 != *-upgraded-* ]] || to=(--to-version "$version")
 	install_airflow "$version" "$dialect"
 	case $dialect in
 	sqlite)
@@ -188,11 +193,11 @@ cursor.execute('CREATE DATABASE airflow CHARACTER SET utf8mb4')"
 	esac
 	echo "airflow-ddl: migrating $1"
 	if ! AIRFLOW_HOME="$work/home-$1" AIRFLOW__CORE__LOAD_EXAMPLES=False AIRFLOW__DATABASE__SQL_ALCHEMY_CONN=$url \
-		"$work/venv-$version/bin/airflow" db migrate >"$work/migrate.log" 2>&1; then
+		"$work/venv-$version/bin/airflow" db migrate "${to[@]}" >"$work/migrate.log" 2>&1; then
 		tail -n 30 "$work/migrate.log" >&2
 		return 1
 	fi
-	"$work/venv-$version/bin/python" "$work/dump.py" "$dialect" "$version" "$where" >"$work/dump.sql"
+	"$work/venv-$version/bin/python" "$work/dump.py" "$dialect" "${1%-*}" "$where" >"$work/dump.sql"
 	cp "$work/dump.sql" "pkg/tidb/testdata/$1.sql"
 	echo "airflow-ddl: pkg/tidb/testdata/$1.sql"
 }
