@@ -27,39 +27,44 @@ func quoted(s string) string { return strings.ReplaceAll(url.QueryEscape(s), "+"
 func TestPostgreSQL(t *testing.T) {
 	t.Parallel()
 	server := testdb.PostgreSQL(t)
-	for version, want := range map[string]Schema{
-		"2.10.5":  {PostgreSQL, Shape210, "5f2621c13b39", nil},
-		"3.3.2":   {PostgreSQL, Shape30, "d2f4e1b3c5a7", nil},
-		"3.4.0b2": {PostgreSQL, Shape34, "9cffe90fa0c0", nil},
-	} {
-		t.Run(version, func(t *testing.T) {
-			name := "airflow_" + strings.ReplaceAll(version, ".", "")
-			admin := server.Create(t, name, ddl(t, version, "postgresql"))
-			db := openDB(t, readerURL("postgresql+psycopg2", server, name, "?sslmode=prefer"))
-			assert.Equal(t, want, db.Schema())
-			f := fixture{db: db, admin: admin, storedID: withDashes}
-			testLookup(t, f)
-			t.Run("indexes are used", func(t *testing.T) {
-				id, value := "", ""
-				if db.found.Load().layout.id {
-					id, value = "id, ", "gen_random_uuid(), "
-				}
-				testdb.Execute(t, admin, fmt.Sprintf("INSERT INTO task_instance "+
-					"(%sdag_id, task_id, run_id, try_number, pool, pool_slots, state) "+
-					"SELECT %s'sales', 'задача_' || n %% 500, 'run_' || n / 500, 1, 'default_pool', 1, 'success' "+
-					"FROM generate_series(1, 50000) n", id, value), "ANALYZE task_instance")
-				assert.Regexp(t, `Index Scan using \w+ on task_instance .*\n *Index Cond: .*dag_id.*run_id`, f.explainKeys(t, "EXPLAIN "))
-				if id != "" {
-					assert.Regexp(t, `Scan (using|on) task_instance_pkey`, f.explainIDs(t, "EXPLAIN "))
-				}
+	bouncer := testdb.PgBouncer(t, server, 3)
+	testdb.Execute(t, server.Database(t, ""),
+		"ALTER ROLE "+testdb.ReaderUser+" SET default_transaction_isolation = 'repeatable read'")
+	for _, r := range releases(t, PostgreSQL) {
+		for by, way := range map[string]*testdb.Server{"directly": server, "by PgBouncer": bouncer} {
+			t.Run(r.version+" "+by, func(t *testing.T) {
+				name := r.database(" " + by)
+				admin := server.Create(t, name, r.tables)
+				db := openDB(t, readerURL("postgresql+psycopg2", way, name, "?sslmode=prefer"))
+				r.assertIsNamed(t, db.Schema())
+				assert.Equal(t, "repeatable read", fixture{db: db}.queryWord(t, "SHOW transaction_isolation"))
+				f := fixture{db: db, admin: admin, storedID: r.storedID}
+				testLookup(t, f)
+				t.Run("indexes are used", func(t *testing.T) { testPostgreSQLIndexes(t, f) })
 			})
-		})
+		}
 	}
 	server.Create(t, "airflow", ddl(t, "3.3.2", "postgresql"))
 	t.Run("sslmode", func(t *testing.T) { testPostgreSQLTLS(t, server) })
 	t.Run("schema", func(t *testing.T) { testPostgreSQLSchema(t, server) })
 	t.Run("errors", func(t *testing.T) { testPostgreSQLErrors(t, server) })
-	t.Run("PgBouncer", func(t *testing.T) { testPgBouncer(t, server) })
+	t.Run("PgBouncer", func(t *testing.T) { testPgBouncer(t, server, bouncer) })
+}
+
+func testPostgreSQLIndexes(t *testing.T, f fixture) {
+	t.Helper()
+	id, value := "", ""
+	if f.db.found.Load().layout.id {
+		id, value = "id, ", "gen_random_uuid(), "
+	}
+	testdb.Execute(t, f.admin, fmt.Sprintf("INSERT INTO task_instance "+
+		"(%sdag_id, task_id, run_id, try_number, pool, pool_slots, state) "+
+		"SELECT %s'sales', 'задача_' || n %% 500, 'run_' || n / 500, 1, 'default_pool', 1, 'success' "+
+		"FROM generate_series(1, 50000) n", id, value), "ANALYZE task_instance")
+	assert.Regexp(t, `Index Scan using \w+ on task_instance .*\n *Index Cond: .*dag_id.*run_id`, f.explainKeys(t, "EXPLAIN "))
+	if id != "" {
+		assert.Regexp(t, `Scan (using|on) task_instance_pkey`, f.explainIDs(t, "EXPLAIN "))
+	}
 }
 
 func testPostgreSQLTLS(t *testing.T, server *testdb.Server) {
@@ -173,10 +178,9 @@ func testPostgreSQLErrors(t *testing.T, server *testdb.Server) {
 
 // testPgBouncer has many more clients than PgBouncer has connections, so that nearly every query of a client meets
 // another server connection than its last one did.
-func testPgBouncer(t *testing.T, server *testdb.Server) {
+func testPgBouncer(t *testing.T, server, bouncer *testdb.Server) {
 	t.Helper()
 	const clients, lookups = 12, 50
-	bouncer := testdb.PgBouncer(t, server, 3)
 	admin := server.Create(t, "bounced", ddl(t, "3.3.2", "postgresql"))
 	var dbs []*DB
 	for range clients {
@@ -199,7 +203,11 @@ func testPgBouncer(t *testing.T, server *testdb.Server) {
 						assert.NoError(t, db.Ping(t.Context()))
 					}
 					some := tasks[:1+i%len(tasks)]
-					found, err := db.Lookup(t.Context(), refsOf(some...))
+					refs := refsOf(some...)
+					for j := range refs {
+						refs[j].ByID = i%2 == 0
+					}
+					found, err := db.Lookup(t.Context(), refs)
 					if assert.NoError(t, err) {
 						assert.Len(t, found, len(some))
 					}

@@ -35,26 +35,18 @@ func openDB(t *testing.T, url string) *DB {
 
 func TestSQLite(t *testing.T) {
 	t.Parallel()
-	for version, want := range map[string]struct {
-		schema   Schema
-		storedID func(string) string
-	}{
-		"2.10.5":  {Schema{SQLite, Shape210, "5f2621c13b39", nil}, nil},
-		"3.0.6":   {Schema{SQLite, Shape30, "fe199e1abd77", nil}, withDashes},
-		"3.3.2":   {Schema{SQLite, Shape30, "d2f4e1b3c5a7", nil}, withoutDashes},
-		"3.4.0b2": {Schema{SQLite, Shape34, "9cffe90fa0c0", nil}, withoutDashes},
-	} {
-		t.Run(version, func(t *testing.T) {
+	for _, r := range releases(t, SQLite) {
+		t.Run(r.version, func(t *testing.T) {
 			path := filepath.Join(t.TempDir(), "airflow #1 100%?.db")
-			admin := newSQLite(t, path, ddl(t, version, "sqlite"))
+			admin := newSQLite(t, path, r.tables)
 			db := openDB(t, "sqlite:///"+strings.NewReplacer("?", "%3F", "100%", "100%25").Replace(path))
-			assert.Equal(t, want.schema, db.Schema())
-			f := fixture{db: db, admin: admin, storedID: want.storedID}
+			r.assertIsNamed(t, db.Schema())
+			f := fixture{db: db, admin: admin, storedID: r.storedID}
 			testLookup(t, f)
 			t.Run("indexes are used", func(t *testing.T) {
 				assert.Regexp(t, `SEARCH task_instance USING INDEX \w+ \(dag_id=\? AND task_id=\? AND run_id=\?`,
 					f.explainKeys(t, "EXPLAIN QUERY PLAN "))
-				if want.schema.Shape != Shape210 {
+				if r.idType != "" {
 					assert.Regexp(t, `SEARCH task_instance USING INDEX \w+ \(id=\?\)`, f.explainIDs(t, "EXPLAIN QUERY PLAN "))
 				}
 			})

@@ -14,6 +14,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/airflow-requeue/airflow-requeue/internal/testdb"
 	"github.com/airflow-requeue/airflow-requeue/pkg/requeue"
 )
 
@@ -223,6 +224,15 @@ func testLookup(t *testing.T, f fixture) {
 	if f.db.Schema().Shape == Shape34 {
 		testAttempts(t, f)
 	}
+	t.Run("a read shows what was committed before it, not the first read's snapshot", func(t *testing.T) {
+		f.db.pool.SetMaxOpenConns(1) // two reads of two connections would show nothing
+		defer f.db.pool.SetMaxOpenConns(maxConns)
+		task := f.insert(t, taskInstance("read_twice", -1))[0]
+		f.assertFinds(t, refsOf(task), task)
+		testdb.Execute(t, f.admin, "UPDATE task_instance SET state = 'running', hostname = 'pod' WHERE task_id = 'read_twice'")
+		task.State, task.Hostname = requeue.StateRunning, "pod"
+		f.assertFinds(t, refsOf(task), task)
+	})
 	t.Run("a query that takes too long ends with its context", func(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		cancel()
@@ -301,6 +311,13 @@ func (f fixture) explainIDs(t *testing.T, explain string) string {
 	}
 	choice, args := f.db.server.byID(ids)
 	return f.queryText(t, explain+f.db.statement(f.db.found.Load().layout, choice), args)
+}
+
+// queryWord is a query's result, in a connection of those under test.
+func (f fixture) queryWord(t *testing.T, query string) (word string) {
+	t.Helper()
+	require.NoError(t, f.db.pool.QueryRow(query).Scan(&word))
+	return word
 }
 
 // queryText is a query's result as text.
