@@ -4,7 +4,6 @@ package testdb
 
 import (
 	"database/sql"
-	"fmt"
 	"net"
 	"os"
 	"os/exec"
@@ -76,11 +75,11 @@ func binary(tb testing.TB, name string) string {
 			return paths[len(paths)-1]
 		}
 	}
-	message := fmt.Sprintf("%s is not installed: run hack/databases.sh", name)
+	const message = "%s is not installed: run hack/databases.sh"
 	if os.Getenv("CI") == "true" {
-		tb.Fatal(message)
+		tb.Fatalf(message, name)
 	}
-	tb.Skip(message)
+	tb.Skipf(message, name)
 	return ""
 }
 
