@@ -35,7 +35,7 @@ func Install(ctx context.Context, w io.Writer, v Version) (Environment, error) {
 	if err != nil {
 		return Environment{}, err
 	}
-	packages := []string{"apache-airflow==" + v.Airflow, "apache-airflow-providers-cncf-kubernetes==" + v.Provider}
+	packages := append([]string{"apache-airflow==" + v.Airflow, "apache-airflow-providers-cncf-kubernetes==" + v.Provider}, v.Also...)
 	dir, err := tools.Keep(ctx, w, tools.Kept{
 		Name: "airflow-" + v.Airflow, Key: strings.Join(append(packages, v.Until, pythons), " "),
 		Programs: []string{"bin/python"}, Takes: "about a minute",
@@ -54,7 +54,10 @@ func Install(ctx context.Context, w io.Writer, v Version) (Environment, error) {
 	return Environment{Version: v, dir: dir}, err
 }
 
-func (e Environment) python() string { return filepath.Join(e.dir, "bin", "python") }
+// Program is the path of a program that the environment has.
+func (e Environment) Program(name string) string { return filepath.Join(e.dir, "bin", name) }
+
+func (e Environment) python() string { return e.Program("python") }
 
 // Database is the content of an SQLite database with Airflow's own tables.
 func (e Environment) Database() ([]byte, error) {

@@ -9,6 +9,8 @@ type Version struct {
 	// Until is the day after which nothing on PyPI counts: all else in the set is as it was then, since what came later
 	// may not fit.
 	Until string
+	// Also are further packages to install.
+	Also []string
 	// FailsDeletedPending says that the executor takes a pod for failed that is deleted while it is Pending. Others wait for
 	// task_queued_timeout.
 	FailsDeletedPending bool
@@ -28,6 +30,18 @@ func Versions() []Version {
 		{Airflow: "3.0.6", Provider: "10.8.0", Until: "2025-09-10", DetailsLogged: true},
 		{Airflow: "3.3.2", Provider: "10.25.0", Until: "2026-11-22", DetailsLogged: true, Requeues: true},
 	}
+}
+
+// Newest is the newest of them.
+func Newest() Version {
+	versions := Versions()
+	return versions[len(versions)-1]
+}
+
+// ForPostgreSQL is the version with what it takes to have its metadata database in PostgreSQL.
+func (v Version) ForPostgreSQL() Version {
+	v.Also = []string{"asyncpg", "psycopg2-binary"}
+	return v
 }
 
 // String names a version for people.
