@@ -28,8 +28,15 @@ type Process struct {
 // program that can't be run fails the test and has ended.
 func Start(t testing.TB, log *Log, program string, args ...string) *Process {
 	t.Helper()
+	return StartIn(t, log, nil, program, args...)
+}
+
+// StartIn is Start with an environment, as exec.Cmd takes it.
+func StartIn(t testing.TB, log *Log, environment []string, program string, args ...string) *Process {
+	t.Helper()
 	ended := make(chan struct{})
 	cmd := exec.CommandContext(context.WithoutCancel(t.Context()), program, args...) // it is the cleanup that ends it
+	cmd.Env = environment
 	p := &Process{Log: log, Ended: ended, t: t, cmd: cmd}
 	cmd.Stdout, cmd.Stderr = io.MultiWriter(&p.Stdout, log), log
 	cmd.SysProcAttr = dieWithParent()
