@@ -16,6 +16,12 @@ help: ## list the targets
 demo: controlplane ## show the main job on a real kube-apiserver, as a live timeline
 	@$(GO) run ./demo
 
+.PHONY: demo-airflow
+demo-airflow: controlplane ## run the whole Airflow through a storm of dying pods, with and without airflow-requeue (minutes)
+	@hack/databases.sh
+	@hack/python.sh
+	@$(GO) test -count=1 -timeout 60m -v ./test/whole -whole
+
 .PHONY: test
 test: controlplane tools databases ## prove it: all tests, with the race detector, on real servers
 	$(GO) test -race -timeout 20m ./...

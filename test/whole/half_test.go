@@ -1,0 +1,223 @@
+package whole_test
+
+import (
+	"context"
+	"database/sql"
+	"fmt"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/kubernetes"
+
+	"github.com/airflow-requeue/airflow-requeue/internal/airflow"
+	"github.com/airflow-requeue/airflow-requeue/internal/history"
+	"github.com/airflow-requeue/airflow-requeue/internal/kubelet"
+	"github.com/airflow-requeue/airflow-requeue/internal/programs"
+	"github.com/airflow-requeue/airflow-requeue/internal/testdb"
+	"github.com/airflow-requeue/airflow-requeue/internal/world"
+	"github.com/airflow-requeue/airflow-requeue/pkg/requeue"
+)
+
+// half is one of the two runs: an Airflow with a namespace and a database of its own.
+type half struct {
+	*programs.Site
+	name        string
+	environment airflow.Environment
+	server      *testdb.Server
+	database    *sql.DB
+	dir         string
+	api         string // the address of Airflow's API server
+	scheduler   *programs.Process
+	components  []*programs.Process // of Airflow, the scheduler among them
+	record      *history.Record
+	began       time.Time
+	logs        map[string]*programs.Log // by component
+	interrupted <-chan struct{}
+
+	mu       sync.Mutex
+	pods     map[string]*programs.Log // by name
+	fortunes map[string]*fortune      // by task
+}
+
+func newHalf(t *testing.T, name string, environment airflow.Environment, server *testdb.Server, interrupted <-chan struct{}) *half {
+	t.Helper()
+	client, err := kubernetes.NewForConfig(shared.Servers.Config())
+	require.NoError(t, err)
+	ns, err := client.CoreV1().Namespaces().Create(t.Context(),
+		&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{GenerateName: "airflow-"}}, metav1.CreateOptions{})
+	require.NoError(t, err)
+	database := "airflow_" + name
+	testdb.Execute(t, server.Database(t, ""), "CREATE DATABASE "+database+" TEMPLATE "+migrated)
+	h := &half{name: name, interrupted: interrupted, environment: environment, server: server, database: server.Database(t, database), dir: t.TempDir(),
+		api: programs.FreeAddress(t), record: history.Watch(t, client, ns.Name), began: time.Now(),
+		logs: map[string]*programs.Log{}, pods: map[string]*programs.Log{}, fortunes: map[string]*fortune{},
+		Site: &programs.Site{World: &world.World{T: t, Client: client, Namespace: ns.Name}, Servers: shared.Servers,
+			DatabaseURL: databaseURL(server, "postgresql", testdb.ReaderUser, testdb.ReaderPassword, database)}}
+	for _, folder := range []string{"dags", "worker"} { // copies: Python writes what it compiles beside them
+		require.NoError(t, os.CopyFS(filepath.Join(h.dir, folder), os.DirFS(folder)))
+	}
+	testdb.Execute(t, h.database, "GRANT SELECT ON task_instance, alembic_version TO "+testdb.ReaderUser)
+	t.Cleanup(func() {
+		select {
+		case <-interrupted:
+		default:
+			if t.Failed() {
+				h.tell()
+			}
+		}
+	})
+	return h
+}
+
+// install starts webhook and watcher; from its return on pods are held.
+func (h *half) install() {
+	h.T.Helper()
+	h.KeysDir = h.T.TempDir()
+	require.NoError(h.T, os.WriteFile(filepath.Join(h.KeysDir, "current"), []byte("k1"), 0o600))
+	require.NoError(h.T, os.WriteFile(filepath.Join(h.KeysDir, "k1"), []byte("a secret of the tests, 32 bytes or more"), 0o600))
+	common := []string{"--metrics-listen=127.0.0.1:0", "--log-format=text"}
+	said := &programs.Log{}
+	h.logs["webhook and watcher"] = said
+	watcher := slices.Concat(h.WatcherFlags(h.Access(h.WatcherUser())), programs.Steady(), common)
+	programs.Start(h.T, said, shared.Built["watcher"], watcher...)
+	// The webhook's own timeout is 2 s; a busy machine must not let a pod through unheld.
+	webhook := append(h.RegisterWebhook(30), common...)
+	programs.Start(h.T, said, shared.Built["webhook"], append(webhook, "--lease-max-age=2m", "--no-leader-release-after=3m")...)
+	client, err := kubernetes.NewForConfig(h.Access(programs.Airflow))
+	require.NoError(h.T, err)
+	probe := &corev1.Pod{
+		ObjectMeta: metav1.ObjectMeta{Name: "probe", Labels: map[string]string{requeue.LabelKubernetesExecutor: "True", requeue.LabelWorker: "1"},
+			Annotations: map[string]string{"dag_id": "probe", "task_id": "probe", "run_id": "probe", "try_number": "1"}},
+		Spec: corev1.PodSpec{Containers: []corev1.Container{{Name: "base", Image: "probe"}}},
+	}
+	h.until("pods are held", func() bool {
+		pod, err := client.CoreV1().Pods(h.Namespace).Create(h.T.Context(), probe, metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}})
+		return err == nil && requeue.Held(pod)
+	})
+	h.say("airflow-requeue holds Airflow's pods from now on")
+}
+
+// runKubelets has kubelets run the namespace's pods until the test ends.
+func (h *half) runKubelets() {
+	ctx, cancel := context.WithCancel(context.Background())
+	kubelets := kubelet.New(h.Client, kubelet.Options{Namespace: h.Namespace, Script: h.script,
+		Failed: func(err error) { assert.NoError(h.T, err) }})
+	var playing sync.WaitGroup
+	playing.Go(func() { _ = kubelets.Run(ctx) })
+	h.T.Cleanup(func() {
+		cancel()
+		playing.Wait()
+	})
+}
+
+// play runs the DAG to its end, and returns what came of it.
+func (h *half) play() tally {
+	h.T.Helper()
+	h.runKubelets()
+	h.startAirflow()
+	states := map[string]string{}
+	var run string
+	h.until("the DAG's run ends", func() bool {
+		require.False(h.T, h.scheduler.HasEnded(), "Airflow's scheduler has ended")
+		h.tellChanges(states)
+		err := h.database.QueryRowContext(h.T.Context(), "SELECT state FROM dag_run").Scan(&run)
+		return err == nil && (run == "success" || run == "failed")
+	})
+	h.tellChanges(states)
+	h.say("the DAG's run: %s", run)
+	h.until("no pod is held any more", func() bool {
+		return !slices.ContainsFunc(slices.Collect(maps.Values(h.Pods())), func(pod *corev1.Pod) bool {
+			return requeue.Tracked(pod) || len(pod.Finalizers) > 0
+		})
+	})
+	got := h.count(run, states)
+	h.until("each failure has raised its alert", func() bool {
+		got.Alerts = strings.Count(h.read(h.alerts()), "\n")
+		return got.Alerts >= got.Failed
+	})
+	assert.Empty(h.T, h.record.AllBroken(), "promises that were broken on the way")
+	return got
+}
+
+// tellChanges shows what has become of tasks since the last time.
+func (h *half) tellChanges(states map[string]string) {
+	h.T.Helper()
+	rows, err := h.database.QueryContext(h.T.Context(),
+		"SELECT task_id, coalesce(state, 'none'), try_number FROM task_instance ORDER BY task_id")
+	require.NoError(h.T, err)
+	defer rows.Close()
+	for rows.Next() {
+		var task, state string
+		var try int
+		require.NoError(h.T, rows.Scan(&task, &state, &try))
+		if states[task] != state && (state == "success" || state == "failed") {
+			h.say("%s  %s, try %d", task, state, try)
+		}
+		states[task] = state
+	}
+	require.NoError(h.T, rows.Err())
+}
+
+// until waits for what must come. It does so no longer when something has come otherwise already.
+func (h *half) until(what string, cond func() bool) {
+	h.T.Helper()
+	for deadline := time.Now().Add(patience); !cond(); {
+		if time.Now().After(deadline) || h.T.Failed() {
+			require.FailNow(h.T, "it never came: "+what)
+		}
+		select {
+		case <-h.interrupted:
+			require.FailNow(h.T, "interrupted")
+		case <-time.After(pace):
+		}
+	}
+}
+
+// say shows a line of progress.
+func (h *half) say(format string, args ...any) {
+	fmt.Fprintf(os.Stdout, "%6.1fs  %-7s  %s\n", time.Since(h.began).Seconds(), h.name, fmt.Sprintf(format, args...))
+}
+
+func (h *half) alerts() string { return filepath.Join(h.dir, "alerts") }
+
+// read reads a file that may not be there yet.
+func (h *half) read(path string) string {
+	content, err := os.ReadFile(path)
+	if !os.IsNotExist(err) {
+		require.NoError(h.T, err)
+	}
+	return string(content)
+}
+
+// log is what a pod's container says.
+func (h *half) log(pod string) *programs.Log {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.pods[pod] == nil {
+		h.pods[pod] = &programs.Log{}
+	}
+	return h.pods[pod]
+}
+
+// tell shows what is known of a half that failed: the end of what each process said.
+func (h *half) tell() {
+	const most = 6000
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for _, logs := range []map[string]*programs.Log{h.logs, h.pods} {
+		for _, name := range slices.Sorted(maps.Keys(logs)) {
+			said := logs[name].String()
+			h.T.Logf("%s:\n%s", name, said[max(0, len(said)-most):])
+		}
+	}
+}
