@@ -37,6 +37,8 @@ func TestADatabaseThatIsGoneForAMinuteCostsThePodsOfThatMinuteAndNoOther(t *test
 			reported := func() float64 {
 				return watcher.metric("airflow_requeue_outcomes_total", `outcome="report"`, `reason="DatabaseUnavailable"`)
 			}
+			watcher.anew()
+			webhook.anew()
 			tt.outage(line)
 			began := time.Now()
 			until(t, "the watcher says that it can't decide", func() bool { return s.ready() == "false" })
@@ -72,7 +74,7 @@ func TestADatabaseThatIsGoneForAMinuteCostsThePodsOfThatMinuteAndNoOther(t *test
 			assert.Positive(t, watcher.metric("airflow_requeue_database_errors_total"))
 			watcher.logged(1, "metadata database is unreadable", "metadata database is readable again")
 			watcher.sparing()
-			webhook.logged(1, "leader changed: leader not ready, pods are not held")
+			webhook.logged(1, "leader changed: leader not ready, pods are not held", "leader changed: leader ready, pods are held")
 			webhook.sparing()
 			t.Logf("%d tasks, %d held, %d reported for want of the database; the watcher's lines: %v; the webhook's: %v", len(s.names),
 				s.count(func(e *entry) bool { return e.held }), lost, watcher.messages(), webhook.messages())

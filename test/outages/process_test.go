@@ -23,6 +23,7 @@ type process struct {
 	program string
 	args    []string
 	metrics string // address of /metrics
+	before  int    // how much of the log is of no interest: see anew
 }
 
 // start runs one of the programs until the test ends it, or ends.
@@ -66,11 +67,15 @@ func (p *process) metric(name string, labels ...string) float64 {
 	return sum
 }
 
+// anew has only lines that are logged from now on count: what a program says while it starts depends on how long the
+// others take to start.
+func (p *process) anew() { p.before = len(p.Log.String()) }
+
 // messages counts the lines by their message, and by the state where they name one; a line that is no record of the
 // logger's counts as it is.
 func (p *process) messages() map[string]int {
 	n := map[string]int{}
-	for line := range strings.Lines(p.Log.String()) {
+	for line := range strings.Lines(p.Log.String()[p.before:]) {
 		var record struct{ Msg, State string }
 		if json.Unmarshal([]byte(line), &record) != nil {
 			record.Msg = strings.TrimSpace(line)
