@@ -18,8 +18,6 @@ const (
 	pythons = ">=3.10,<3.13"
 	// uvVersion is installed where there is no uv.
 	uvVersion = "0.13.9"
-	// database is the name of the migrated database in an environment.
-	database = "airflow.db"
 )
 
 // Environment is a folder with an installed Airflow, and with an SQLite database that its migration has made.
@@ -40,15 +38,21 @@ func Install(ctx context.Context, w io.Writer, v Version) (Environment, error) {
 		Name: "airflow-" + v.Airflow, Key: strings.Join(append(packages, v.Until, pythons), " "),
 		Programs: []string{"bin/python"}, Takes: "about a minute",
 		Make: func(ctx context.Context, out string, log io.Writer) error {
-			if err := run(ctx, log, uv, "venv", "--allow-existing", "--relocatable", "--python", pythons, out); err != nil {
+			if err := run(ctx, log, nil, uv, "venv", "--allow-existing", "--relocatable", "--python", pythons, out); err != nil {
 				return err
 			}
 			python := filepath.Join(out, "bin", "python")
-			if err := run(ctx, log, uv, append([]string{"pip", "install", "--python", python, "--exclude-newer", v.Until,
+			if err := run(ctx, log, nil, uv, append([]string{"pip", "install", "--python", python, "--exclude-newer", v.Until,
 				"--prerelease", "if-necessary-or-explicit"}, packages...)...); err != nil {
 				return err
 			}
-			return migrate(ctx, log, out)
+			made := Environment{Version: v, dir: out}
+			if err := made.Migrate(ctx, log, filepath.Join(out, "home"), "sqlite:///"+made.database()); err != nil {
+				return err
+			}
+			// What is not in the file itself would not be copied with it.
+			return run(ctx, log, nil, python, "-c",
+				"import sqlite3, sys; sqlite3.connect(sys.argv[1]).execute('PRAGMA wal_checkpoint(TRUNCATE)')", made.database())
 		},
 	})
 	return Environment{Version: v, dir: dir}, err
@@ -59,27 +63,24 @@ func (e Environment) Program(name string) string { return filepath.Join(e.dir, "
 
 func (e Environment) python() string { return e.Program("python") }
 
+func (e Environment) database() string { return filepath.Join(e.dir, "airflow.db") }
+
 // Database is the content of an SQLite database with Airflow's own tables.
 func (e Environment) Database() ([]byte, error) {
-	content, err := os.ReadFile(filepath.Join(e.dir, database))
+	content, err := os.ReadFile(e.database())
 	if err != nil {
 		return nil, fmt.Errorf("reading the migrated database: %w", err)
 	}
 	return content, nil
 }
 
-func migrate(ctx context.Context, log io.Writer, dir string) error {
-	home := filepath.Join(dir, "home")
-	cmd := exec.CommandContext(ctx, filepath.Join(dir, "bin", "python"), "-m", "airflow", "db", "migrate")
-	cmd.Env = append(os.Environ(), "AIRFLOW_HOME="+home, "AIRFLOW__CORE__LOAD_EXAMPLES=False",
-		"AIRFLOW__DATABASE__SQL_ALCHEMY_CONN=sqlite:///"+filepath.Join(dir, database))
-	cmd.Stdout, cmd.Stderr = log, log
-	if err := cmd.Run(); err != nil {
-		return fmt.Errorf("migrating a database: %w", err)
+// Migrate has Airflow make its own tables in the database at an SQLAlchemy URL, with a home for what else it writes.
+func (e Environment) Migrate(ctx context.Context, log io.Writer, home, url string) error {
+	settings := []string{"AIRFLOW_HOME=" + home, "AIRFLOW__CORE__LOAD_EXAMPLES=False", "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN=" + url}
+	if err := run(ctx, log, settings, e.python(), "-m", "airflow", "db", "migrate"); err != nil {
+		return fmt.Errorf("migrating a metadata database: %w", err)
 	}
-	// What is not in the file itself would not be copied with it.
-	return run(ctx, log, filepath.Join(dir, "bin", "python"), "-c",
-		"import sqlite3, sys; sqlite3.connect(sys.argv[1]).execute('PRAGMA wal_checkpoint(TRUNCATE)')", filepath.Join(dir, database))
+	return nil
 }
 
 // installUV finds uv, or installs it by the Python that is here.
@@ -90,10 +91,10 @@ func installUV(ctx context.Context, w io.Writer) (string, error) {
 	dir, err := tools.Keep(ctx, w, tools.Kept{
 		Name: "uv", Key: uvVersion, Programs: []string{"bin/uv"}, Takes: "some seconds",
 		Make: func(ctx context.Context, out string, log io.Writer) error {
-			if err := run(ctx, log, "python3", "-m", "venv", out); err != nil {
+			if err := run(ctx, log, nil, "python3", "-m", "venv", out); err != nil {
 				return err
 			}
-			return run(ctx, log, filepath.Join(out, "bin", "python"), "-m", "pip", "install", "uv=="+uvVersion)
+			return run(ctx, log, nil, filepath.Join(out, "bin", "python"), "-m", "pip", "install", "uv=="+uvVersion)
 		},
 	})
 	if err != nil {
@@ -102,8 +103,10 @@ func installUV(ctx context.Context, w io.Writer) (string, error) {
 	return filepath.Join(dir, "bin", "uv"), nil
 }
 
-func run(ctx context.Context, log io.Writer, program string, args ...string) error {
+// run runs a program to its end, with variables beside those of this process.
+func run(ctx context.Context, log io.Writer, variables []string, program string, args ...string) error {
 	cmd := exec.CommandContext(ctx, program, args...)
+	cmd.Env = append(os.Environ(), variables...)
 	cmd.Stdout, cmd.Stderr = log, log
 	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
 	cmd.WaitDelay = 10 * time.Second

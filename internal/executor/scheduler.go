@@ -3,6 +3,7 @@ package executor
 import (
 	"context"
 	"fmt"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -33,6 +34,17 @@ func (s Scheduler) Create(ctx context.Context, task Task) (*corev1.Pod, error) {
 	pod, err := s.pods().Create(ctx, Pod(task), metav1.CreateOptions{})
 	if err != nil {
 		return nil, fmt.Errorf("creating the pod of %s: %w", task.Key, err)
+	}
+	return pod, nil
+}
+
+// Probe is what admission makes of a worker pod that this scheduler submits; none is created.
+func (s Scheduler) Probe(ctx context.Context) (*corev1.Pod, error) {
+	task := NewTask("probe", "probe", "manual__1", time.Now().UTC())
+	task.JobID, task.Namespace = s.JobID, s.Namespace
+	pod, err := s.pods().Create(ctx, Pod(task), metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}})
+	if err != nil {
+		return nil, fmt.Errorf("creating a pod as a dry run: %w", err)
 	}
 	return pod, nil
 }

@@ -5,7 +5,9 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -32,6 +34,8 @@ type Site struct {
 	Servers *controlplane.ControlPlane
 	// DatabaseURL is the SQLAlchemy URL that a watcher is given.
 	DatabaseURL string
+	// Others are namespaces that the programs serve beside the World's.
+	Others []string
 }
 
 // NewSite is a Site whose watchers read the World's own database.
@@ -63,9 +67,16 @@ func (s *Site) SchedulerAs(jobID int64) executor.Scheduler {
 // flags are those that webhook and watcher have in common.
 func (s *Site) flags(config *rest.Config) []string {
 	s.T.Helper()
-	return []string{"--kubeconfig=" + s.Kubeconfig(config), "--signing-keys-dir=" + s.KeysDir, "--installation=" + world.Installation,
-		"--namespace=" + s.Namespace, "--lease-namespace=" + s.Namespace}
+	flags := []string{"--kubeconfig=" + s.Kubeconfig(config), "--signing-keys-dir=" + s.KeysDir, "--installation=" + world.Installation,
+		"--lease-namespace=" + s.Namespace}
+	for _, namespace := range s.Namespaces() {
+		flags = append(flags, "--namespace="+namespace)
+	}
+	return flags
 }
+
+// Namespaces are all that the programs serve.
+func (s *Site) Namespaces() []string { return append([]string{s.Namespace}, s.Others...) }
 
 // WatcherFlags are the flags of a watcher that works by an access to the API server, or to what stands before it.
 func (s *Site) WatcherFlags(config *rest.Config) []string {
@@ -82,35 +93,71 @@ func (s *Site) Release(config *rest.Config) []string {
 	return []string{"release", "--all", "--kubeconfig=" + s.Kubeconfig(config), "--installation=" + world.Installation, "--namespace=" + s.Namespace}
 }
 
-// RegisterWebhook has the API server ask a webhook about the namespace's pods, for so many seconds each time, until the
+// Install runs watcher and webhook until the test ends, and returns when pods are held: also on a machine so busy that a
+// watcher would lose its Lease, or that the webhook would not answer in the 2 s that it has. config is the watcher's access.
+func (s *Site) Install(built Built, log *Log, config *rest.Config) {
+	s.T.Helper()
+	both := []string{"--metrics-listen=127.0.0.1:0", "--log-format=text"}
+	Start(s.T, log, built["watcher"], slices.Concat(s.WatcherFlags(config), Steady(), both)...)
+	Start(s.T, log, built["webhook"], slices.Concat(s.RegisterWebhook(30), both, []string{"--lease-max-age=2m", "--no-leader-release-after=3m"})...)
+	UntilStamping(s.T, s.SchedulerAs(1))
+}
+
+// UntilStamping waits for the webhook to hold, or to observe: it does once it has seen a leader renew its Lease.
+func UntilStamping(t testing.TB, airflow executor.Scheduler) {
+	t.Helper()
+	until(t, airflow, "pods are stamped", requeue.Tracked)
+}
+
+// UntilNotStamping waits for the webhook to let pods through as they are.
+func UntilNotStamping(t testing.TB, airflow executor.Scheduler) {
+	t.Helper()
+	until(t, airflow, "pods are not stamped", func(pod *corev1.Pod) bool { return !requeue.Tracked(pod) })
+}
+
+func until(t testing.TB, airflow executor.Scheduler, what string, want func(*corev1.Pod) bool) {
+	t.Helper()
+	require.Eventually(t, func() bool {
+		pod, err := airflow.Probe(t.Context())
+		return assert.NoError(t, err) && want(pod)
+	}, world.Patience, 200*time.Millisecond, what)
+}
+
+// RegisterWebhook has the API server ask a webhook about the namespaces' pods, for so many seconds each time, until the
 // test ends. It returns that webhook's flags.
 func (s *Site) RegisterWebhook(timeoutSeconds int32) []string {
 	s.T.Helper()
 	certificate, key, err := cert.GenerateSelfSignedCertKey("127.0.0.1", []net.IP{net.IPv4(127, 0, 0, 1)}, nil)
 	require.NoError(s.T, err)
 	address := FreeAddress(s.T)
-	configuration := Configuration(s.Namespace, "https://"+address+mutate.Path, certificate)
+	configuration := Configuration("https://"+address+mutate.Path, certificate, s.Namespaces()...)
 	configuration.Webhooks[0].TimeoutSeconds = &timeoutSeconds
-	_, err = s.Client.AdmissionregistrationV1().MutatingWebhookConfigurations().Create(s.T.Context(), configuration, metav1.CreateOptions{})
-	require.NoError(s.T, err)
-	s.T.Cleanup(func() {
-		_ = s.Client.AdmissionregistrationV1().MutatingWebhookConfigurations().Delete(context.Background(), s.Namespace, metav1.DeleteOptions{})
-	})
+	Register(s.T, s.Client, configuration)
 	return append(s.flags(s.Servers.Config()), "--tls-cert-file="+File(s.T, "tls.crt", certificate), "--tls-private-key-file="+File(s.T, "tls.key", key),
 		"--watcher-user="+s.WatcherUser(), "--airflow-user="+Airflow, "--listen="+address)
 }
 
-// Configuration has the API server ask the webhook at a URL about a namespace's worker pods. It is named as the namespace.
-func Configuration(namespace, url string, ca []byte) *admissionv1.MutatingWebhookConfiguration {
+// Register registers a webhook until the test ends.
+func Register(t testing.TB, client kubernetes.Interface, configuration *admissionv1.MutatingWebhookConfiguration) {
+	t.Helper()
+	configurations := client.AdmissionregistrationV1().MutatingWebhookConfigurations()
+	_, err := configurations.Create(t.Context(), configuration, metav1.CreateOptions{})
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = configurations.Delete(context.Background(), configuration.Name, metav1.DeleteOptions{}) })
+}
+
+// Configuration has the API server ask the webhook at a URL about the worker pods of namespaces. It is named as the first.
+func Configuration(url string, ca []byte, namespaces ...string) *admissionv1.MutatingWebhookConfiguration {
 	ignore, none := admissionv1.Ignore, admissionv1.SideEffectClassNone
 	return &admissionv1.MutatingWebhookConfiguration{
-		ObjectMeta: metav1.ObjectMeta{Name: namespace},
+		ObjectMeta: metav1.ObjectMeta{Name: namespaces[0]},
 		Webhooks: []admissionv1.MutatingWebhook{{
 			Name: "pods.airflow-requeue.dev", FailurePolicy: &ignore, SideEffects: &none,
 			AdmissionReviewVersions: []string{"v1"},
 			ClientConfig:            admissionv1.WebhookClientConfig{URL: &url, CABundle: ca},
-			NamespaceSelector:       &metav1.LabelSelector{MatchLabels: map[string]string{corev1.LabelMetadataName: namespace}},
-			ObjectSelector:          &metav1.LabelSelector{MatchLabels: map[string]string{requeue.LabelKubernetesExecutor: "True"}},
+			NamespaceSelector: &metav1.LabelSelector{MatchExpressions: []metav1.LabelSelectorRequirement{
+				{Key: corev1.LabelMetadataName, Operator: metav1.LabelSelectorOpIn, Values: namespaces}}},
+			ObjectSelector: &metav1.LabelSelector{MatchLabels: map[string]string{requeue.LabelKubernetesExecutor: "True"}},
 			Rules: []admissionv1.RuleWithOperations{{Operations: []admissionv1.OperationType{admissionv1.Create},
 				Rule: admissionv1.Rule{APIGroups: []string{""}, APIVersions: []string{"v1"}, Resources: []string{"pods"}}}},
 		}},

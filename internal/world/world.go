@@ -3,7 +3,8 @@
 package world
 
 import (
-	"encoding/json"
+	"context"
+	"fmt"
 	"os"
 	"path/filepath"
 	"sync"
@@ -14,6 +15,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 
@@ -50,36 +52,67 @@ type World struct {
 // with the tables' statements.
 func New(t testing.TB, config *rest.Config, ddl string) *World {
 	t.Helper()
-	client, err := kubernetes.NewForConfig(config)
-	require.NoError(t, err)
-	ns, err := client.CoreV1().Namespaces().Create(t.Context(),
-		&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{GenerateName: "airflow-"}}, metav1.CreateOptions{})
-	require.NoError(t, err)
-	statements, err := os.ReadFile(ddl)
-	require.NoError(t, err)
-	dir := t.TempDir()
-	db, err := airflowdb.Create(t.Context(), filepath.Join(dir, "airflow.db"), string(statements))
-	require.NoError(t, err)
-	t.Cleanup(func() { _ = db.Close() })
-	w := &World{T: t, Config: config, Client: client, Namespace: ns.Name, DB: db, KeysDir: filepath.Join(dir, "keys"),
-		Kubelet:   kubelet.New(client, kubelet.Options{Namespace: ns.Name, GarbageCollection: -1}),
-		Scheduler: executor.Scheduler{Client: client, Namespace: ns.Name, JobID: 1}}
-	w.makeKeys()
+	w := Bare(t, config)
+	w.DB = Database(t, ddl)
+	w.Kubelet = kubelet.New(w.Client, kubelet.Options{Namespace: w.Namespace, GarbageCollection: -1})
+	w.Scheduler = executor.Scheduler{Client: w.Client, Namespace: w.Namespace, JobID: 1}
 	w.WatchAs(1)
 	return w
 }
 
-func (w *World) makeKeys() {
-	w.T.Helper()
+// Bare makes a World with a namespace and signing keys, for an Airflow that brings all else.
+func Bare(t testing.TB, config *rest.Config) *World {
+	t.Helper()
+	client, err := kubernetes.NewForConfig(config)
+	require.NoError(t, err)
+	w := &World{T: t, Config: config, Client: client, Namespace: Namespace(t, client)}
+	w.KeysDir, w.Sealer = signingKeys(t)
+	return w
+}
+
+// Namespace makes a namespace.
+func Namespace(t testing.TB, client kubernetes.Interface) string {
+	t.Helper()
+	ns, err := client.CoreV1().Namespaces().Create(t.Context(),
+		&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{GenerateName: "airflow-"}}, metav1.CreateOptions{})
+	require.NoError(t, err)
+	return ns.Name
+}
+
+// Database makes a metadata database by the statements of a file.
+func Database(t testing.TB, ddl string) *airflowdb.DB {
+	t.Helper()
+	statements, err := os.ReadFile(ddl)
+	require.NoError(t, err)
+	db, err := airflowdb.Create(t.Context(), filepath.Join(t.TempDir(), "airflow.db"), string(statements))
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = db.Close() })
+	return db
+}
+
+func signingKeys(t testing.TB) (dir string, sealer *requeue.Sealer) {
+	t.Helper()
 	keys := requeue.Keys{Current: "k1", Secrets: map[string][]byte{"k1": []byte("a secret of the tests, 32 bytes or more")}}
-	var err error
-	w.Sealer, err = requeue.NewSealer(func() requeue.Keys { return keys })
-	require.NoError(w.T, err)
-	require.NoError(w.T, os.Mkdir(w.KeysDir, 0o700))
-	require.NoError(w.T, os.WriteFile(filepath.Join(w.KeysDir, "current"), []byte(keys.Current), 0o600))
+	sealer, err := requeue.NewSealer(func() requeue.Keys { return keys })
+	require.NoError(t, err)
+	dir = t.TempDir()
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "current"), []byte(keys.Current), 0o600))
 	for id, secret := range keys.Secrets {
-		require.NoError(w.T, os.WriteFile(filepath.Join(w.KeysDir, id), secret, 0o600))
+		require.NoError(t, os.WriteFile(filepath.Join(dir, id), secret, 0o600))
 	}
+	return dir, sealer
+}
+
+// RunKubelets has kubelets run pods until the test ends.
+func (w *World) RunKubelets(options kubelet.Options) {
+	ctx, cancel := context.WithCancel(context.Background())
+	kubelets := kubelet.New(w.Client, options)
+	var playing sync.WaitGroup
+	playing.Go(func() { _ = kubelets.Run(ctx) })
+	w.T.Cleanup(func() {
+		cancel()
+		playing.Wait()
+	})
 }
 
 // WatchAs runs the watch of a scheduler's executor on its pods.
@@ -108,20 +141,33 @@ func (w *World) Queue(taskID string) executor.Task {
 // Submit creates the task's pod as the executor makes it and the webhook stamps it.
 func (w *World) Submit(task executor.Task) *corev1.Pod {
 	w.T.Helper()
-	task.Namespace = w.Namespace
-	raw, err := json.Marshal(executor.Pod(task))
+	pod, err := Stamped(w.Sealer, Installation, w.Namespace, task)
 	require.NoError(w.T, err)
-	u := &unstructured.Unstructured{}
-	require.NoError(w.T, json.Unmarshal(raw, &u.Object))
-	spec, err := requeue.JobSpec(u)
+	pod, err = w.Client.CoreV1().Pods(w.Namespace).Create(w.T.Context(), pod, metav1.CreateOptions{})
 	require.NoError(w.T, err)
-	require.NoError(w.T, w.Sealer.Stamp(u, Installation, w.Namespace, spec))
-	raw, err = json.Marshal(u.Object)
-	require.NoError(w.T, err)
-	pod := &corev1.Pod{}
-	require.NoError(w.T, w.Client.CoreV1().RESTClient().Post().Namespace(w.Namespace).Resource("pods").
-		SetHeader("Content-Type", "application/json").Body(raw).Do(w.T.Context()).Into(pod))
 	return pod
+}
+
+// Stamped is a task's pod as the executor makes it and the webhook of an installation stamps it.
+func Stamped(sealer *requeue.Sealer, installation, namespace string, task executor.Task) (*corev1.Pod, error) {
+	task.Namespace = namespace
+	object, err := runtime.DefaultUnstructuredConverter.ToUnstructured(executor.Pod(task))
+	if err != nil {
+		return nil, fmt.Errorf("stamping a pod: %w", err)
+	}
+	u := &unstructured.Unstructured{Object: object}
+	spec, err := requeue.JobSpec(u)
+	if err != nil {
+		return nil, err
+	}
+	if err := sealer.Stamp(u, installation, namespace, spec); err != nil {
+		return nil, err
+	}
+	pod := &corev1.Pod{}
+	if err := runtime.DefaultUnstructuredConverter.FromUnstructured(u.Object, pod); err != nil {
+		return nil, fmt.Errorf("stamping a pod: %w", err)
+	}
+	return pod, nil
 }
 
 // Pods returns the namespace's pods as the API server has them, by name.

@@ -1,7 +1,6 @@
 package preflight
 
 import (
-	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -172,15 +171,12 @@ func issue(t testing.TB, name string, authorityUntil, certificateUntil time.Time
 // register creates the webhook configuration as the manifests have it, but by URL, and changed by a test.
 func (i *installation) register(changes ...func(*admissionregistrationv1.MutatingWebhook)) {
 	i.T.Helper()
-	configuration := programs.Configuration(i.Namespace, i.url, i.ca)
+	configuration := programs.Configuration(i.url, i.ca, i.Namespace)
 	configuration.Webhooks[0].TimeoutSeconds = ptr.To(int32(30)) // a busy machine is no broken webhook
 	for _, change := range changes {
 		change(&configuration.Webhooks[0])
 	}
-	configurations := i.Client.AdmissionregistrationV1().MutatingWebhookConfigurations()
-	_, err := configurations.Create(i.T.Context(), configuration, metav1.CreateOptions{})
-	require.NoError(i.T, err)
-	i.T.Cleanup(func() { _ = configurations.Delete(context.Background(), i.Namespace, metav1.DeleteOptions{}) })
+	programs.Register(i.T, i.Client, configuration)
 }
 
 // registered waits until the API server has learnt of the webhook.

@@ -22,16 +22,15 @@ func ownSince() requeue.Airflow { return requeue.Airflow{Major: 2, Minor: 11} }
 // airflowsOwn says whether Airflow's own requeue seems on: it still applies to what is reported to Airflow, so that a pod may be
 // replaced more often than anybody has asked for.
 func (c *checker) airflowsOwn(ctx context.Context) Finding {
-	var pods []corev1.Pod
-	for _, selector := range []string{schedulers, requeue.LabelKubernetesExecutor + "=True"} {
-		err := c.eachPod(ctx, selector, false, func(pod *corev1.Pod) {
-			pods = append(pods, corev1.Pod{ObjectMeta: pod.ObjectMeta, Spec: corev1.PodSpec{Containers: pod.Spec.Containers}})
-		})
-		if err != nil {
-			return c.untold(err)
-		}
+	scheduling, err := c.some(ctx, schedulers)
+	if err != nil {
+		return c.untold(err)
 	}
-	return judgeOwn(pods)
+	working, err := c.workers(ctx)
+	if err != nil {
+		return c.untold(err)
+	}
+	return judgeOwn(append(scheduling, working...))
 }
 
 // judgeOwn goes by what can be seen of Airflow's pods, the scheduler's first. What airflow.cfg says, which provider is

@@ -9,28 +9,43 @@ import (
 	"strings"
 	"time"
 
+	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/client-go/tools/pager"
 
 	"github.com/airflow-requeue/airflow-requeue/pkg/requeue"
 )
 
-// pageSize bounds what one list holds in memory.
-const pageSize = 500
+// enough is how many pods of a namespace are looked at where not all have to be, and how many are in memory where they do.
+const enough = 500
 
-// eachPod visits pods of the installation's namespaces: all of them, or no more than the first page of each namespace.
-func (c *checker) eachPod(ctx context.Context, selector string, all bool, visit func(*corev1.Pod)) error {
+// some lists pods of the installation's namespaces: enough of each, never nil.
+func (c *checker) some(ctx context.Context, selector string) ([]corev1.Pod, error) {
+	pods := []corev1.Pod{}
 	for _, namespace := range c.Namespaces {
-		list := metav1.ListOptions{LabelSelector: selector, Limit: pageSize}
-		for more := true; more; more = all && list.Continue != "" {
-			page, err := c.client.CoreV1().Pods(namespace).List(ctx, list)
-			if err != nil {
-				return fmt.Errorf("listing pods of namespace %s: %w", namespace, err)
-			}
-			for i := range page.Items {
-				visit(&page.Items[i])
-			}
-			list.Continue = page.Continue
+		list, err := c.client.CoreV1().Pods(namespace).List(ctx, metav1.ListOptions{LabelSelector: selector, Limit: enough})
+		if err != nil {
+			return nil, fmt.Errorf("listing pods of namespace %s: %w", namespace, err)
+		}
+		pods = append(pods, list.Items...)
+	}
+	return pods, nil
+}
+
+// each visits all pods of the installation's namespaces.
+func (c *checker) each(ctx context.Context, selector string, visit func(*corev1.Pod)) error {
+	for _, namespace := range c.Namespaces {
+		pages := pager.ListPager{PageSize: enough, PageFn: func(ctx context.Context, list metav1.ListOptions) (runtime.Object, error) {
+			return c.client.CoreV1().Pods(namespace).List(ctx, list)
+		}}
+		err := pages.EachListItem(ctx, metav1.ListOptions{LabelSelector: selector}, func(pod runtime.Object) error {
+			visit(pod.(*corev1.Pod))
+			return nil
+		})
+		if err != nil {
+			return fmt.Errorf("listing pods of namespace %s: %w", namespace, err)
 		}
 	}
 	return nil
@@ -44,7 +59,7 @@ const slack = 5 * time.Minute
 func (c *checker) held(ctx context.Context) Finding {
 	var pods, observed int
 	var first *corev1.Pod
-	err := c.eachPod(ctx, requeue.LabelTracked+"="+c.Installation, true, func(pod *corev1.Pod) {
+	err := c.each(ctx, requeue.LabelTracked+"="+c.Installation, func(pod *corev1.Pod) {
 		if requeue.Observed(pod) {
 			observed++
 			return
@@ -77,31 +92,46 @@ func (c *checker) age(since metav1.Time) time.Duration {
 // settled is how long a leader has led before every pod that is made should be held: until the webhook has seen it renew.
 const settled = time.Minute
 
-// workers says which Airflow makes pods, and whether the webhook stamps them.
-func (c *checker) workers(ctx context.Context) Finding {
-	var pods, fresh, stamped int
+// workers are worker pods, which are read once.
+func (c *checker) workers(ctx context.Context) (pods []corev1.Pod, err error) {
+	if c.read == nil {
+		c.read, err = c.some(ctx, requeue.LabelKubernetesExecutor+"=True")
+	}
+	return c.read, err
+}
+
+// airflow says which Airflow makes pods, and whether the webhook stamps them.
+func (c *checker) airflow(ctx context.Context) Finding {
+	pods, err := c.workers(ctx)
+	if err != nil {
+		return c.untold(err)
+	}
+	return judgeWorkers(pods, c.lease)
+}
+
+// judgeWorkers goes by the worker pods, and by the Lease of a watcher that leads; nil where none does.
+func judgeWorkers(pods []corev1.Pod, lease *coordinationv1.Lease) Finding {
+	var fresh, stamped int
 	airflows := map[string]bool{}
 	old := false
-	err := c.eachPod(ctx, requeue.LabelKubernetesExecutor+"=True", false, func(pod *corev1.Pod) {
-		pods++
+	for i := range pods {
+		pod := &pods[i]
 		airflow, known := requeue.ParseAirflow(pod.Labels[requeue.LabelAirflowVersion])
 		airflows[cmp.Or(pod.Labels[requeue.LabelAirflowVersion], "an unknown version")] = true
 		if known && airflow.Before(requeue.OldestAirflow()) {
 			old = true
-			return
+			continue
 		}
-		if c.lease == nil || c.lease.Spec.AcquireTime == nil || pod.CreationTimestamp.Sub(c.lease.Spec.AcquireTime.Time) < settled {
-			return
+		if lease == nil || lease.Spec.AcquireTime == nil || pod.CreationTimestamp.Sub(lease.Spec.AcquireTime.Time) < settled {
+			continue
 		}
 		if fresh++; pod.Annotations[requeue.AnnotationSignature] != "" {
 			stamped++
 		}
-	})
-	seen := fmt.Sprintf("%s, of Airflow %s", count(pods, "pod"), strings.Join(slices.Sorted(maps.Keys(airflows)), ", "))
+	}
+	seen := fmt.Sprintf("%s, of Airflow %s", count(len(pods), "pod"), strings.Join(slices.Sorted(maps.Keys(airflows)), ", "))
 	switch {
-	case err != nil:
-		return c.untold(err)
-	case pods == 0:
+	case len(pods) == 0:
 		return ok("none at the moment")
 	case old:
 		return warn("upgrade Airflow to "+requeue.OldestAirflow().String()+" or later; or, where its cncf.kubernetes provider is 10.0.1 or later, "+

@@ -9,6 +9,7 @@ import (
 
 	admissionregistrationv1 "k8s.io/api/admissionregistration/v1"
 	coordinationv1 "k8s.io/api/coordination/v1"
+	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/utils/clock"
@@ -83,6 +84,7 @@ type checker struct {
 	user   string                                   // who asks the API server, where that can be told
 	hook   *admissionregistrationv1.MutatingWebhook // once it is found
 	lease  *coordinationv1.Lease                    // once it is found, and fresh
+	read   []corev1.Pod                             // the worker pods, once they are read
 }
 
 // Run makes all checks, one after another. Where the API server does not answer, what depends on it is left out.
@@ -114,7 +116,7 @@ func Run(ctx context.Context, client kubernetes.Interface, o Options) []Finding 
 	}
 	look("leader", false, c.leader)
 	look("held pods", false, c.held)
-	look("worker pods", false, c.workers)
+	look("worker pods", false, c.airflow)
 	look("Airflow's requeue", false, c.airflowsOwn)
 	return all
 }

@@ -12,7 +12,9 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/tools/pager"
 	"k8s.io/utils/clock"
 
 	"github.com/airflow-requeue/airflow-requeue/pkg/requeue"
@@ -33,9 +35,6 @@ type Released struct {
 	Deleted  int // uncommitted replacements
 	Stripped int // pods that only lost their finalizer
 }
-
-// releasePageSize bounds what one list holds in memory.
-const releasePageSize = 500
 
 // ReleaseAll lifts every hold of an installation and takes every finalizer off: for emergencies, for uninstalling, and
 // for the webhook when no watcher leads. It needs no metadata database and no signing key, may run at any time, also
@@ -133,17 +132,18 @@ func neverCommitted(pod *corev1.Pod) bool {
 // list reads all tracked pods before the first write: what becomes of one depends on its replacement.
 func (r *releaser) list(ctx context.Context, namespace string) ([]corev1.Pod, error) {
 	var pods []corev1.Pod
-	list := metav1.ListOptions{LabelSelector: requeue.LabelTracked + "=" + r.opts.Installation, Limit: releasePageSize}
-	for {
-		page, err := r.client.CoreV1().Pods(namespace).List(ctx, list)
-		if err != nil {
-			return nil, fmt.Errorf("listing the held pods of namespace %s: %w", namespace, err)
-		}
-		pods = append(pods, page.Items...)
-		if list.Continue = page.Continue; list.Continue == "" {
-			return pods, nil
-		}
+	pages := pager.New(func(ctx context.Context, list metav1.ListOptions) (runtime.Object, error) {
+		return r.client.CoreV1().Pods(namespace).List(ctx, list)
+	})
+	tracked := metav1.ListOptions{LabelSelector: requeue.LabelTracked + "=" + r.opts.Installation}
+	err := pages.EachListItem(ctx, tracked, func(pod runtime.Object) error {
+		pods = append(pods, *pod.(*corev1.Pod))
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("listing the held pods of namespace %s: %w", namespace, err)
 	}
+	return pods, nil
 }
 
 // replacementOf looks live for the pod that replaces one, also among those that nobody tracks any more. The list that the

@@ -2,11 +2,8 @@ package watcher_test
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"log/slog"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -16,7 +13,6 @@ import (
 	"github.com/stretchr/testify/require"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 
@@ -24,6 +20,7 @@ import (
 	"github.com/airflow-requeue/airflow-requeue/internal/executor"
 	"github.com/airflow-requeue/airflow-requeue/internal/history"
 	"github.com/airflow-requeue/airflow-requeue/internal/kubelet"
+	airflow "github.com/airflow-requeue/airflow-requeue/internal/world"
 	"github.com/airflow-requeue/airflow-requeue/pkg/requeue"
 	"github.com/airflow-requeue/airflow-requeue/pkg/watcher"
 )
@@ -61,24 +58,18 @@ func newWorld(t *testing.T) *world {
 // newWorldOn is a world whose watchers have that clock, and all of it that connection.
 func newWorldOn(t *testing.T, config *rest.Config, clock *runningClock) *world {
 	t.Helper()
-	ctx := t.Context()
 	client, err := kubernetes.NewForConfig(config)
 	require.NoError(t, err)
-	ns, err := client.CoreV1().Namespaces().Create(ctx, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{GenerateName: "airflow-"}}, metav1.CreateOptions{})
-	require.NoError(t, err)
-	ddl, err := os.ReadFile(filepath.Join("..", "tidb", "testdata", "3.3.2-sqlite.sql"))
-	require.NoError(t, err)
-	db, err := airflowdb.Create(ctx, filepath.Join(t.TempDir(), "airflow.db"), string(ddl))
-	require.NoError(t, err)
-	t.Cleanup(func() { _ = db.Close() })
-	w := &world{t: t, ctx: ctx, config: config, client: client, namespace: ns.Name, db: db, policy: requeue.DefaultPolicy(), ttl: time.Hour,
+	namespace := airflow.Namespace(t, client)
+	w := &world{t: t, ctx: t.Context(), config: config, client: client, namespace: namespace,
+		db: airflow.Database(t, "../tidb/testdata/3.3.2-sqlite.sql"), policy: requeue.DefaultPolicy(), ttl: time.Hour,
 		keys:      requeue.Keys{Current: "k1", Secrets: map[string][]byte{"k1": make([]byte, requeue.MinKeyBytes)}},
-		kubelet:   kubelet.New(client, kubelet.Options{Namespace: ns.Name, GarbageCollection: -1}),
-		scheduler: executor.Scheduler{Client: client, Namespace: ns.Name, JobID: 1},
+		kubelet:   kubelet.New(client, kubelet.Options{Namespace: namespace, GarbageCollection: -1}),
+		scheduler: executor.Scheduler{Client: client, Namespace: namespace, JobID: 1},
 		clock:     clock}
 	w.sealer = w.sealerWith(w.keys)
 	t.Cleanup(func() { assert.Empty(t, w.history.AllBroken(), "promises that were broken on the way") }) // when the watch is over
-	w.history = history.Watch(t, client, ns.Name)
+	w.history = history.Watch(t, client, namespace)
 	w.bell = &w.history.Bell
 	w.executor = w.watchAsExecutor(1)
 	return w
@@ -123,19 +114,9 @@ func running(pod string) func(*requeue.TaskInstance) {
 // submit creates the task's pod as the executor makes it and the webhook stamps it.
 func (w *world) submit(task executor.Task) *corev1.Pod {
 	w.t.Helper()
-	task.Namespace = w.namespace
-	raw, err := json.Marshal(executor.Pod(task))
+	pod, err := airflow.Stamped(w.sealer, installation, w.namespace, task)
 	require.NoError(w.t, err)
-	u := &unstructured.Unstructured{}
-	require.NoError(w.t, json.Unmarshal(raw, &u.Object))
-	spec, err := requeue.JobSpec(u)
-	require.NoError(w.t, err)
-	require.NoError(w.t, w.sealer.Stamp(u, installation, w.namespace, spec))
-	raw, err = json.Marshal(u.Object)
-	require.NoError(w.t, err)
-	pod := &corev1.Pod{}
-	err = w.client.CoreV1().RESTClient().Post().Namespace(w.namespace).Resource("pods").
-		SetHeader("Content-Type", "application/json").Body(raw).Do(w.ctx).Into(pod)
+	pod, err = w.client.CoreV1().Pods(w.namespace).Create(w.ctx, pod, metav1.CreateOptions{})
 	require.NoError(w.t, err)
 	w.eventually("its history begins", func() bool { return len(w.history.Of(pod.Name)) > 0 })
 	return pod

@@ -24,7 +24,7 @@ func TestAirflow(t *testing.T) {
 		t.Run(version.Airflow, func(t *testing.T) {
 			of := begin(t, version)
 			t.Run("with", func(t *testing.T) {
-				i := newInstallation(t, of, 1, nil)
+				i := newInstallation(t, of, 0)
 				i.install()
 				i.play(t, cases())
 				if version.Requeues {
@@ -32,20 +32,19 @@ func TestAirflow(t *testing.T) {
 				}
 			})
 			t.Run("adoption", func(t *testing.T) {
-				i := newInstallation(t, of, 1, nil)
+				i := newInstallation(t, of, 0)
 				i.install()
 				// One after the other: an adoption looks at all pods of the namespace.
 				t.Run("a scheduler dies, and another adopts what it left", func(t *testing.T) { aSchedulerDies(newStage(t, i)) })
 				t.Run("a scheduler dies at each write of a requeue", func(t *testing.T) { aSchedulerDiesAtEachWrite(newStage(t, i)) })
 			})
 			t.Run("in several namespaces", func(t *testing.T) {
-				i := newInstallation(t, of, 2, map[string]string{"kubernetes_executor.multi_namespace_mode": "True"})
-				i.options["kubernetes_executor.multi_namespace_mode_namespace_list"] = i.namespaces[0] + "," + i.namespaces[1]
+				i := newInstallation(t, of, 1)
 				i.install()
 				i.play(t, namespaceCases())
 			})
 			t.Run("without", func(t *testing.T) {
-				i := newInstallation(t, of, 1, nil)
+				i := newInstallation(t, of, 0)
 				i.play(t, casesWithout())
 			})
 		})

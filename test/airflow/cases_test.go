@@ -131,10 +131,10 @@ func namespaceCases() map[string]func(*stage) {
 		"a pod in the first namespace": func(s *stage) { s.comes(s.run("evicted", evicted, works), once(2)) },
 		"a pod in another namespace": func(s *stage) {
 			key := s.task("elsewhere", evicted, works)
-			s.queueWith(key, nil, s.namespaces[1])
+			s.queueWith(key, nil, s.Others[0])
 			s.comes(key, once(2))
 			for _, pod := range s.seen(key) {
-				assert.Equal(s.T, s.namespaces[1], pod.Namespace)
+				assert.Equal(s.T, s.Others[0], pod.Namespace)
 			}
 		},
 	}

@@ -1,18 +1,15 @@
 package airflow_test
 
 import (
-	"context"
 	"maps"
 	"os"
 	"path/filepath"
-	"slices"
+	"strings"
 	"sync"
 	"testing"
 
 	"github.com/stretchr/testify/require"
 	corev1 "k8s.io/api/core/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/client-go/kubernetes"
 
 	"github.com/airflow-requeue/airflow-requeue/internal/airflow"
 	"github.com/airflow-requeue/airflow-requeue/internal/faultproxy"
@@ -20,42 +17,39 @@ import (
 	"github.com/airflow-requeue/airflow-requeue/internal/kubelet"
 	"github.com/airflow-requeue/airflow-requeue/internal/programs"
 	"github.com/airflow-requeue/airflow-requeue/internal/world"
-	"github.com/airflow-requeue/airflow-requeue/pkg/requeue"
 )
 
 // installation is an Airflow in namespaces of its own, with airflow-requeue where it is installed.
 type installation struct {
 	*airflow.Process
 	*programs.Site
-	version    airflow.Version
-	namespaces []string // the first is the executor's
-	dir        string
-	said       programs.Log               // by webhook and watcher
-	front      *faultproxy.Proxy          // between watcher and API server
-	options    map[string]string          // of Airflow
-	database   *airflow.Scheduler         // a process that is no scheduler
-	scheduler  *airflow.Scheduler         // of all stages that have none of their own
-	records    map[string]*history.Record // by namespace
+	version   airflow.Version
+	dir       string
+	said      programs.Log               // by webhook and watcher
+	front     *faultproxy.Proxy          // between watcher and API server
+	options   map[string]string          // of Airflow
+	database  *airflow.Scheduler         // a process that is no scheduler
+	scheduler *airflow.Scheduler         // of all stages that have none of their own
+	records   map[string]*history.Record // by namespace
 
 	mu     sync.Mutex
 	stages map[string]*stage // by DAG
 }
 
-// newInstallation makes namespaces and a database, and starts a scheduler; kubelets run what comes.
-func newInstallation(t *testing.T, of *release, namespaces int, options map[string]string) *installation {
+// newInstallation makes a database and namespaces, as many as wanted beside the executor's, and starts a scheduler;
+// kubelets run what comes.
+func newInstallation(t *testing.T, of *release, others int) *installation {
 	t.Helper()
-	client, err := kubernetes.NewForConfig(shared.Servers.Config())
-	require.NoError(t, err)
-	i := &installation{Process: of.Process, version: of.Version, dir: t.TempDir(), stages: map[string]*stage{}, records: map[string]*history.Record{},
-		Site: &programs.Site{World: &world.World{T: t, Client: client}, Servers: shared.Servers}}
-	for range namespaces {
-		ns, err := client.CoreV1().Namespaces().Create(t.Context(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{GenerateName: "airflow-"}}, metav1.CreateOptions{})
-		require.NoError(t, err)
-		i.namespaces = append(i.namespaces, ns.Name)
-		i.records[ns.Name] = history.Watch(t, client, ns.Name)
-		i.runKubelets(ns.Name)
+	dir := t.TempDir()
+	i := &installation{Process: of.Process, version: of.Version, dir: dir, stages: map[string]*stage{}, records: map[string]*history.Record{},
+		Site: &programs.Site{World: world.Bare(t, shared.Servers.Config()), Servers: shared.Servers, DatabaseURL: "sqlite:///" + filepath.Join(dir, "airflow.db")}}
+	for range others {
+		i.Others = append(i.Others, world.Namespace(t, i.Client))
 	}
-	i.Namespace, i.DatabaseURL = i.namespaces[0], "sqlite:///"+filepath.Join(i.dir, "airflow.db")
+	for _, namespace := range i.Namespaces() {
+		i.records[namespace] = history.Watch(t, i.Client, namespace)
+		i.RunKubelets(kubelet.Options{Namespace: namespace, Script: i.script, Failed: func(err error) { t.Logf("kubelet: %v", err) }})
+	}
 	database, err := of.Database()
 	require.NoError(t, err)
 	require.NoError(t, os.WriteFile(filepath.Join(i.dir, "airflow.db"), database, 0o600))
@@ -75,7 +69,10 @@ func newInstallation(t *testing.T, of *release, namespaces int, options map[stri
 		// Who is dead is said, not waited for.
 		"scheduler.scheduler_health_check_threshold": "3600",
 	}
-	maps.Copy(i.options, options)
+	if others > 0 {
+		i.options["kubernetes_executor.multi_namespace_mode"] = "True"
+		i.options["kubernetes_executor.multi_namespace_mode_namespace_list"] = strings.Join(i.Namespaces(), ",")
+	}
 	i.database = i.fork("database", nil)
 	i.scheduler = i.start("scheduler", nil)
 	return i
@@ -101,19 +98,6 @@ func (i *installation) fork(name string, options map[string]string) *airflow.Sch
 	return s
 }
 
-// runKubelets has kubelets run the pods of a namespace, as the stages say.
-func (i *installation) runKubelets(namespace string) {
-	ctx, cancel := context.WithCancel(context.Background())
-	kubelets := kubelet.New(i.Client, kubelet.Options{Namespace: namespace, Script: i.script,
-		Failed: func(err error) { i.T.Logf("kubelet: %v", err) }})
-	var playing sync.WaitGroup
-	playing.Go(func() { _ = kubelets.Run(ctx) })
-	i.T.Cleanup(func() {
-		cancel()
-		playing.Wait()
-	})
-}
-
 func (i *installation) script(pod *corev1.Pod) kubelet.Script {
 	i.mu.Lock()
 	s := i.stages[pod.Annotations["dag_id"]]
@@ -124,53 +108,16 @@ func (i *installation) script(pod *corev1.Pod) kubelet.Script {
 	return s.script(pod)
 }
 
-// install starts webhook and watcher, and waits until pods are held.
+// install installs airflow-requeue.
 func (i *installation) install() {
 	i.T.Helper()
-	i.KeysDir = filepath.Join(i.dir, "keys")
-	require.NoError(i.T, os.Mkdir(i.KeysDir, 0o700))
-	require.NoError(i.T, os.WriteFile(filepath.Join(i.KeysDir, "current"), []byte("k1"), 0o600))
-	require.NoError(i.T, os.WriteFile(filepath.Join(i.KeysDir, "k1"), []byte("a secret of the tests, 32 bytes or more"), 0o600))
-	common := []string{"--metrics-listen=127.0.0.1:0", "--log-format=text"}
-	for _, other := range i.namespaces[1:] {
-		common = append(common, "--namespace="+other)
-	}
+	i.T.Cleanup(func() {
+		if i.T.Failed() {
+			i.T.Logf("webhook and watcher:\n%s", i.said.About("level=WARN", "level=ERROR", "panic"))
+		}
+	})
 	i.front = faultproxy.New(i.T, i.Access(i.WatcherUser()))
-	watcher := slices.Concat(i.WatcherFlags(i.front.Config()), programs.Steady(), common)
-	programs.Start(i.T, &i.said, shared.Built["watcher"], watcher...)
-	// The webhook's own timeout is 2 s; a busy machine must not let a pod through unheld.
-	webhook := append(i.RegisterWebhook(30), common...)
-	i.registerOthers()
-	programs.Start(i.T, &i.said, shared.Built["webhook"], append(webhook, "--lease-max-age=2m", "--no-leader-release-after=3m")...)
-	i.untilHolding()
-}
-
-// registerOthers has the API server ask the webhook about all of the namespaces.
-func (i *installation) registerOthers() {
-	i.T.Helper()
-	configurations := i.Client.AdmissionregistrationV1().MutatingWebhookConfigurations()
-	registered, err := configurations.Get(i.T.Context(), i.Namespace, metav1.GetOptions{})
-	require.NoError(i.T, err)
-	registered.Webhooks[0].NamespaceSelector = &metav1.LabelSelector{MatchExpressions: []metav1.LabelSelectorRequirement{
-		{Key: corev1.LabelMetadataName, Operator: metav1.LabelSelectorOpIn, Values: i.namespaces}}}
-	_, err = configurations.Update(i.T.Context(), registered, metav1.UpdateOptions{})
-	require.NoError(i.T, err)
-}
-
-// untilHolding waits for the webhook to hold: it does once it has seen a leader renew its Lease.
-func (i *installation) untilHolding() {
-	i.T.Helper()
-	client, err := kubernetes.NewForConfig(i.Access(programs.Airflow))
-	require.NoError(i.T, err)
-	probe := &corev1.Pod{
-		ObjectMeta: metav1.ObjectMeta{Name: "probe", Labels: map[string]string{requeue.LabelKubernetesExecutor: "True", requeue.LabelWorker: "1"},
-			Annotations: map[string]string{"dag_id": "probe", "task_id": "probe", "run_id": "probe", "try_number": "1"}},
-		Spec: corev1.PodSpec{Containers: []corev1.Container{{Name: "base", Image: "probe"}}},
-	}
-	require.Eventually(i.T, func() bool {
-		pod, err := client.CoreV1().Pods(i.Namespace).Create(i.T.Context(), probe, metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}})
-		return err == nil && requeue.Held(pod)
-	}, patience, pace, "no pod is held:\n%s", &i.said)
+	i.Install(shared.Built, &i.said, i.front.Config())
 }
 
 // read is what a file of the installation has, a log mostly; empty when there is none.

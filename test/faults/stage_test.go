@@ -12,8 +12,6 @@ import (
 	"github.com/stretchr/testify/require"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
-	"k8s.io/apimachinery/pkg/runtime"
 
 	"github.com/airflow-requeue/airflow-requeue/internal/executor"
 	"github.com/airflow-requeue/airflow-requeue/internal/faultproxy"
@@ -94,15 +92,8 @@ func (p *play) isOver(o outcome) bool {
 // the whole stage where it fails.
 func (p *play) submit() {
 	p.t.Helper()
-	p.task.Namespace = p.Namespace
-	object, err := runtime.DefaultUnstructuredConverter.ToUnstructured(executor.Pod(p.task))
+	stamped, err := world.Stamped(p.Sealer, world.Installation, p.Namespace, p.task)
 	require.NoError(p.t, err)
-	pod := &unstructured.Unstructured{Object: object}
-	spec, err := requeue.JobSpec(pod)
-	require.NoError(p.t, err)
-	require.NoError(p.t, p.Sealer.Stamp(pod, world.Installation, p.Namespace, spec))
-	stamped := &corev1.Pod{}
-	require.NoError(p.t, runtime.DefaultUnstructuredConverter.FromUnstructured(pod.Object, stamped))
 	p.pod, err = p.Client.CoreV1().Pods(p.Namespace).Create(p.t.Context(), stamped, metav1.CreateOptions{})
 	require.NoError(p.t, err)
 }

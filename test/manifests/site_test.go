@@ -18,14 +18,12 @@ import (
 	"github.com/stretchr/testify/require"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/client-go/tools/events"
 	"k8s.io/utils/clock"
 
-	"github.com/airflow-requeue/airflow-requeue/internal/executor"
 	"github.com/airflow-requeue/airflow-requeue/internal/world"
 	"github.com/airflow-requeue/airflow-requeue/pkg/requeue"
 	"github.com/airflow-requeue/airflow-requeue/pkg/tidb"
@@ -166,35 +164,11 @@ func until(ctx context.Context, what string, condition func() (bool, error)) err
 
 // submit queues a task and creates its pod, as the executor makes it and the webhook stamps it.
 func (s *site) submit(ctx context.Context, taskID string) (*corev1.Pod, error) {
-	task := s.Queue(taskID)
-	task.Namespace = s.Namespace
-	raw, err := json.Marshal(executor.Pod(task))
+	pod, err := world.Stamped(s.Sealer, s.Namespace, s.Namespace, s.Queue(taskID))
 	if err != nil {
 		return nil, err
 	}
-	u := &unstructured.Unstructured{}
-	if err := json.Unmarshal(raw, &u.Object); err != nil {
-		return nil, err
-	}
-	spec, err := requeue.JobSpec(u)
-	if err != nil {
-		return nil, err
-	}
-	if err := s.Sealer.Stamp(u, s.Namespace, s.Namespace, spec); err != nil {
-		return nil, err
-	}
-	return s.create(ctx, u)
-}
-
-func (s *site) create(ctx context.Context, u *unstructured.Unstructured) (*corev1.Pod, error) {
-	raw, err := json.Marshal(u.Object)
-	if err != nil {
-		return nil, err
-	}
-	pod := &corev1.Pod{}
-	err = s.Client.CoreV1().RESTClient().Post().Namespace(s.Namespace).Resource("pods").
-		SetHeader("Content-Type", "application/json").Body(raw).Do(ctx).Into(pod)
-	return pod, err
+	return s.Client.CoreV1().Pods(s.Namespace).Create(ctx, pod, metav1.CreateOptions{})
 }
 
 // tracked returns the pods that are not let go of.

@@ -12,7 +12,6 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/utils/clock"
 
@@ -185,11 +184,11 @@ func (s *site) replaceByHand(ctx context.Context, taskID string, committed bool)
 	if err != nil {
 		return err
 	}
-	u := &unstructured.Unstructured{}
-	if err := json.Unmarshal(raw, &u.Object); err != nil {
+	replacement := &corev1.Pod{}
+	if err := json.Unmarshal(raw, replacement); err != nil {
 		return err
 	}
-	replacement, err := s.create(ctx, u)
+	replacement, err = s.Client.CoreV1().Pods(s.Namespace).Create(ctx, replacement, metav1.CreateOptions{})
 	if err == nil && committed {
 		_, err = s.patch(ctx, replacement.Name, map[string]any{requeue.LabelWorker: "1"}, map[string]any{requeue.AnnotationCommitted: "true"})
 	}

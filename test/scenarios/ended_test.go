@@ -9,6 +9,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/airflow-requeue/airflow-requeue/internal/executor"
+	"github.com/airflow-requeue/airflow-requeue/internal/programs"
 	"github.com/airflow-requeue/airflow-requeue/pkg/requeue"
 )
 
@@ -43,13 +44,13 @@ func ended() []scenario {
 			s.ok(s.Kubelet.Succeed(s.T.Context(), well))
 			s.released(well) // row 20: no query
 			s.eventually("the Lease says that the leader can't decide", func() bool { return !s.leaderReady() })
-			s.untilNotHolding(s.T)
+			programs.UntilNotStamping(s.T, s.airflow)
 			s.reported(pod, requeue.ReasonDatabaseUnavailable, "the metadata database could not be read for 1m0s; ")
 			assert.GreaterOrEqual(s.T, s.at(pod, "the hold is lifted", func(p *corev1.Pod) bool { return !requeue.Held(p) }).Sub(began), time.Minute)
 			assert.Equal(s.T, runs.ResourceVersion, s.live(runs).ResourceVersion, "a pod that runs is left alone")
 			back()
 			s.eventually("the Lease says that the leader can decide", s.leaderReady)
-			s.untilStamping(s.T)
+			programs.UntilStamping(s.T, s.airflow)
 			s.saw("succeeded "+well.Name, "failed "+pod.Name)
 		}},
 		{row: "21", seen: "row not read, readable again within 60 s", want: "read, then as any other", alone: true, play: func(s *stage) {

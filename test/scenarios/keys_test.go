@@ -7,7 +7,6 @@ import (
 
 	"github.com/stretchr/testify/require"
 	corev1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 
 	"github.com/airflow-requeue/airflow-requeue/internal/executor"
 	"github.com/airflow-requeue/airflow-requeue/internal/world"
@@ -23,15 +22,9 @@ func (s *stage) postSealedWith(task executor.Task, id string) *corev1.Pod {
 	keys := requeue.Keys{Current: id, Secrets: map[string][]byte{id: secret(id)}}
 	sealer, err := requeue.NewSealer(func() requeue.Keys { return keys })
 	require.NoError(s.T, err)
-	task.Namespace = s.Namespace
-	raw, err := json.Marshal(executor.Pod(task))
+	pod, err := world.Stamped(sealer, world.Installation, s.Namespace, task)
 	require.NoError(s.T, err)
-	pod := &unstructured.Unstructured{}
-	require.NoError(s.T, json.Unmarshal(raw, &pod.Object))
-	spec, err := requeue.JobSpec(pod)
-	require.NoError(s.T, err)
-	require.NoError(s.T, sealer.Stamp(pod, world.Installation, s.Namespace, spec))
-	raw, err = json.Marshal(pod.Object)
+	raw, err := json.Marshal(pod)
 	require.NoError(s.T, err)
 	return s.post(raw)
 }

@@ -67,7 +67,7 @@ func outages() []scenario {
 			s.watcher.Kill()
 			began := time.Now()
 			s.reject(ended)
-			s.untilNotHolding(s.T)
+			programs.UntilNotStamping(s.T, s.airflow)
 			assert.Greater(s.T, time.Since(began), 20*time.Second, "30 s after the last renewal that was seen; renewals are 2 s apart, and so are looks")
 			unheld := s.unheld(s.queue())
 			s.untilLetGo(alive)

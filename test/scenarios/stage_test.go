@@ -47,32 +47,8 @@ func install(t testing.TB, servers *controlplane.ControlPlane, built programs.Bu
 	i.airflow = i.SchedulerAs(1)
 	i.watcher = i.startWatcher(i.Access(i.WatcherUser()), watcher...)
 	i.webhook = i.startWebhook(webhook...)
-	i.untilStamping(t)
+	programs.UntilStamping(t, i.airflow)
 	return i
-}
-
-// untilStamping waits for the webhook to hold, or to observe: it does once it has seen a leader renew its Lease.
-func (i *installation) untilStamping(t testing.TB) {
-	t.Helper()
-	require.Eventually(t, func() bool { return requeue.Tracked(i.probe(t)) }, world.Patience, 200*time.Millisecond, "no pod is stamped")
-}
-
-// untilNotHolding waits for the webhook to let pods through unheld.
-func (i *installation) untilNotHolding(t testing.TB) {
-	t.Helper()
-	require.Eventually(t, func() bool { return !requeue.Tracked(i.probe(t)) }, world.Patience, 200*time.Millisecond, "pods are held")
-}
-
-// probe is what admission makes of a pod; none is created.
-func (i *installation) probe(t testing.TB) *corev1.Pod {
-	t.Helper()
-	task := executor.NewTask("probe", "probe", "manual__1", time.Now().UTC())
-	task.Namespace, task.JobID = i.Namespace, 1
-	pod, err := i.airflow.Client.CoreV1().Pods(i.Namespace).Create(t.Context(), executor.Pod(task), metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}})
-	if !assert.NoError(t, err) {
-		return &corev1.Pod{}
-	}
-	return pod
 }
 
 // stage is an installation as one case sees it, with the task instances that are the case's own.
@@ -160,7 +136,7 @@ func (s *stage) submit(task executor.Task) *corev1.Pod {
 	s.T.Helper()
 	if s.interrupted {
 		s.untilLed()
-		s.untilStamping(s.T)
+		programs.UntilStamping(s.T, s.airflow)
 		s.interrupted = false
 	}
 	pod, err := s.airflow.Create(s.T.Context(), task)

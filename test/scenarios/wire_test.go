@@ -13,6 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"k8s.io/client-go/rest"
 
+	"github.com/airflow-requeue/airflow-requeue/internal/programs"
 	"github.com/airflow-requeue/airflow-requeue/pkg/requeue"
 )
 
@@ -60,7 +61,7 @@ func (s *stage) rewire() *wire {
 	s.watcher.Stop()
 	s.watcher = s.startWatcher(&rest.Config{Host: w.server.URL})
 	s.untilLed()
-	s.untilStamping(s.T)
+	programs.UntilStamping(s.T, s.airflow)
 	return w
 }
 

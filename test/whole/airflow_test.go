@@ -8,7 +8,6 @@ import (
 	"net/http"
 	"net/url"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -38,11 +37,9 @@ func databases(t *testing.T, environment airflow.Environment) *testdb.Server {
 	t.Helper()
 	server := testdb.PostgreSQL(t)
 	testdb.Execute(t, server.Database(t, ""), "CREATE DATABASE "+migrated)
-	migrate := exec.CommandContext(t.Context(), environment.Program("python"), "-m", "airflow", "db", "migrate")
-	migrate.Env = append(os.Environ(), "AIRFLOW_HOME="+t.TempDir(), "AIRFLOW__CORE__LOAD_EXAMPLES=False",
-		"AIRFLOW__DATABASE__SQL_ALCHEMY_CONN="+databaseURL(server, "postgresql+psycopg2", testdb.AdminUser, testdb.AdminPassword, migrated))
-	said, err := migrate.CombinedOutput()
-	require.NoError(t, err, "migrating the metadata database: %s", said)
+	said := &programs.Log{}
+	url := databaseURL(server, "postgresql+psycopg2", testdb.AdminUser, testdb.AdminPassword, migrated)
+	require.NoError(t, environment.Migrate(t.Context(), said, t.TempDir(), url), "%s", said)
 	return server
 }
 

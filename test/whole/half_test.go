@@ -1,7 +1,6 @@
 package whole_test
 
 import (
-	"context"
 	"database/sql"
 	"fmt"
 	"maps"
@@ -16,8 +15,6 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	corev1 "k8s.io/api/core/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/client-go/kubernetes"
 
 	"github.com/airflow-requeue/airflow-requeue/internal/airflow"
 	"github.com/airflow-requeue/airflow-requeue/internal/history"
@@ -51,17 +48,13 @@ type half struct {
 
 func newHalf(t *testing.T, name string, environment airflow.Environment, server *testdb.Server, interrupted <-chan struct{}) *half {
 	t.Helper()
-	client, err := kubernetes.NewForConfig(shared.Servers.Config())
-	require.NoError(t, err)
-	ns, err := client.CoreV1().Namespaces().Create(t.Context(),
-		&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{GenerateName: "airflow-"}}, metav1.CreateOptions{})
-	require.NoError(t, err)
+	w := world.Bare(t, shared.Servers.Config())
 	database := "airflow_" + name
 	testdb.Execute(t, server.Database(t, ""), "CREATE DATABASE "+database+" TEMPLATE "+migrated)
 	h := &half{name: name, interrupted: interrupted, environment: environment, server: server, database: server.Database(t, database), dir: t.TempDir(),
-		api: programs.FreeAddress(t), record: history.Watch(t, client, ns.Name), began: time.Now(),
+		api: programs.FreeAddress(t), record: history.Watch(t, w.Client, w.Namespace), began: time.Now(),
 		logs: map[string]*programs.Log{}, pods: map[string]*programs.Log{}, fortunes: map[string]*fortune{},
-		Site: &programs.Site{World: &world.World{T: t, Client: client, Namespace: ns.Name}, Servers: shared.Servers,
+		Site: &programs.Site{World: w, Servers: shared.Servers,
 			DatabaseURL: databaseURL(server, "postgresql", testdb.ReaderUser, testdb.ReaderPassword, database)}}
 	for _, folder := range []string{"dags", "worker"} { // copies: Python writes what it compiles beside them
 		require.NoError(t, os.CopyFS(filepath.Join(h.dir, folder), os.DirFS(folder)))
@@ -79,51 +72,19 @@ func newHalf(t *testing.T, name string, environment airflow.Environment, server 
 	return h
 }
 
-// install starts webhook and watcher; from its return on pods are held.
+// install installs airflow-requeue; from its return on pods are held.
 func (h *half) install() {
 	h.T.Helper()
-	h.KeysDir = h.T.TempDir()
-	require.NoError(h.T, os.WriteFile(filepath.Join(h.KeysDir, "current"), []byte("k1"), 0o600))
-	require.NoError(h.T, os.WriteFile(filepath.Join(h.KeysDir, "k1"), []byte("a secret of the tests, 32 bytes or more"), 0o600))
-	common := []string{"--metrics-listen=127.0.0.1:0", "--log-format=text"}
 	said := &programs.Log{}
 	h.logs["webhook and watcher"] = said
-	watcher := slices.Concat(h.WatcherFlags(h.Access(h.WatcherUser())), programs.Steady(), common)
-	programs.Start(h.T, said, shared.Built["watcher"], watcher...)
-	// The webhook's own timeout is 2 s; a busy machine must not let a pod through unheld.
-	webhook := append(h.RegisterWebhook(30), common...)
-	programs.Start(h.T, said, shared.Built["webhook"], append(webhook, "--lease-max-age=2m", "--no-leader-release-after=3m")...)
-	client, err := kubernetes.NewForConfig(h.Access(programs.Airflow))
-	require.NoError(h.T, err)
-	probe := &corev1.Pod{
-		ObjectMeta: metav1.ObjectMeta{Name: "probe", Labels: map[string]string{requeue.LabelKubernetesExecutor: "True", requeue.LabelWorker: "1"},
-			Annotations: map[string]string{"dag_id": "probe", "task_id": "probe", "run_id": "probe", "try_number": "1"}},
-		Spec: corev1.PodSpec{Containers: []corev1.Container{{Name: "base", Image: "probe"}}},
-	}
-	h.until("pods are held", func() bool {
-		pod, err := client.CoreV1().Pods(h.Namespace).Create(h.T.Context(), probe, metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}})
-		return err == nil && requeue.Held(pod)
-	})
+	h.Install(shared.Built, said, h.Access(h.WatcherUser()))
 	h.say("airflow-requeue holds Airflow's pods from now on")
-}
-
-// runKubelets has kubelets run the namespace's pods until the test ends.
-func (h *half) runKubelets() {
-	ctx, cancel := context.WithCancel(context.Background())
-	kubelets := kubelet.New(h.Client, kubelet.Options{Namespace: h.Namespace, Script: h.script,
-		Failed: func(err error) { assert.NoError(h.T, err) }})
-	var playing sync.WaitGroup
-	playing.Go(func() { _ = kubelets.Run(ctx) })
-	h.T.Cleanup(func() {
-		cancel()
-		playing.Wait()
-	})
 }
 
 // play runs the DAG to its end, and returns what came of it.
 func (h *half) play() tally {
 	h.T.Helper()
-	h.runKubelets()
+	h.RunKubelets(kubelet.Options{Namespace: h.Namespace, Script: h.script, Failed: func(err error) { assert.NoError(h.T, err) }})
 	h.startAirflow()
 	states := map[string]string{}
 	var run string
