@@ -27,7 +27,7 @@ test: controlplane tools databases ## prove it: all tests, with the race detecto
 	$(GO) test -race -timeout 20m ./...
 
 .PHONY: test-airflow
-test-airflow: controlplane ## prove it against Airflow itself, old and new, installed from PyPI
+test-airflow: controlplane databases ## prove it against Airflow itself, old and new, installed from PyPI
 	@hack/python.sh
 	@$(GO) run ./internal/airflow/cmd/airflow
 	$(GO) test -race -timeout 30m ./test/airflow -airflow

@@ -90,6 +90,7 @@ class Scheduler:
         os.dup2(out, 1)
         os.dup2(out, 2)
         settings.configure_vars()
+        settings.configure_adapters()
         settings.configure_orm()
         return os.getpid()
 

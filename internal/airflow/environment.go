@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/airflow-requeue/airflow-requeue/internal/tools"
+	"github.com/airflow-requeue/airflow-requeue/pkg/tidb"
 )
 
 const (
@@ -20,7 +21,7 @@ const (
 	uvVersion = "0.13.9"
 )
 
-// Environment is a folder with an installed Airflow, and with an SQLite database that its migration has made.
+// Environment is a folder with an installed Airflow and, for SQLite, with a database that its migration has made.
 type Environment struct {
 	Version
 	dir string
@@ -33,7 +34,7 @@ func Install(ctx context.Context, w io.Writer, v Version) (Environment, error) {
 	if err != nil {
 		return Environment{}, err
 	}
-	packages := append([]string{"apache-airflow==" + v.Airflow, "apache-airflow-providers-cncf-kubernetes==" + v.Provider}, v.Also...)
+	packages := v.packages()
 	dir, err := tools.Keep(ctx, w, tools.Kept{
 		Name: "airflow-" + v.Airflow, Key: strings.Join(append(packages, v.Until, pythons), " "),
 		Programs: []string{"bin/python"}, Takes: "about a minute",
@@ -46,13 +47,16 @@ func Install(ctx context.Context, w io.Writer, v Version) (Environment, error) {
 				"--prerelease", "if-necessary-or-explicit"}, packages...)...); err != nil {
 				return err
 			}
+			if v.Database != tidb.SQLite {
+				return nil
+			}
 			made := Environment{Version: v, dir: out}
-			if err := made.Migrate(ctx, log, filepath.Join(out, "home"), "sqlite:///"+made.database()); err != nil {
+			if err := made.Migrate(ctx, log, filepath.Join(out, "home"), "sqlite:///"+made.sqlite()); err != nil {
 				return err
 			}
 			// What is not in the file itself would not be copied with it.
 			return run(ctx, log, nil, python, "-c",
-				"import sqlite3, sys; sqlite3.connect(sys.argv[1]).execute('PRAGMA wal_checkpoint(TRUNCATE)')", made.database())
+				"import sqlite3, sys; sqlite3.connect(sys.argv[1]).execute('PRAGMA wal_checkpoint(TRUNCATE)')", made.sqlite())
 		},
 	})
 	return Environment{Version: v, dir: dir}, err
@@ -63,16 +67,8 @@ func (e Environment) Program(name string) string { return filepath.Join(e.dir, "
 
 func (e Environment) python() string { return e.Program("python") }
 
-func (e Environment) database() string { return filepath.Join(e.dir, "airflow.db") }
-
-// Database is the content of an SQLite database with Airflow's own tables.
-func (e Environment) Database() ([]byte, error) {
-	content, err := os.ReadFile(e.database())
-	if err != nil {
-		return nil, fmt.Errorf("reading the migrated database: %w", err)
-	}
-	return content, nil
-}
+// sqlite is the path of the migrated database.
+func (e Environment) sqlite() string { return filepath.Join(e.dir, "airflow.db") }
 
 // Migrate has Airflow make its own tables in the database at an SQLAlchemy URL, with a home for what else it writes.
 func (e Environment) Migrate(ctx context.Context, log io.Writer, home, url string) error {

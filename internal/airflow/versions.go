@@ -2,6 +2,8 @@
 // its own migration made.
 package airflow
 
+import "github.com/airflow-requeue/airflow-requeue/pkg/tidb"
+
 // Version is an Airflow together with its cncf.kubernetes provider.
 type Version struct {
 	Airflow  string
@@ -9,8 +11,8 @@ type Version struct {
 	// Until is the day after which nothing on PyPI counts: all else in the set is as it was then, since what came later
 	// may not fit.
 	Until string
-	// Also are further packages to install.
-	Also []string
+	// Database is what it has its metadata database in. MariaDB stands in for MySQL.
+	Database tidb.Dialect
 	// FailsDeletedPending says that the executor takes a pod for failed that is deleted while it is Pending. Others wait for
 	// task_queued_timeout.
 	FailsDeletedPending bool
@@ -24,11 +26,11 @@ type Version struct {
 // its time.
 func Versions() []Version {
 	return []Version{
-		{Airflow: "2.10.4", Provider: "10.0.1", Until: "2024-12-20", FailsDeletedPending: true},
-		{Airflow: "2.10.5", Provider: "10.1.0", Until: "2025-02-20", FailsDeletedPending: true},
-		{Airflow: "2.11.0", Provider: "10.5.0", Until: "2025-06-10"},
-		{Airflow: "3.0.6", Provider: "10.8.0", Until: "2025-09-10", DetailsLogged: true},
-		{Airflow: "3.3.2", Provider: "10.25.0", Until: "2026-11-22", DetailsLogged: true, Requeues: true},
+		{Airflow: "2.10.4", Provider: "10.0.1", Until: "2024-12-20", Database: tidb.SQLite, FailsDeletedPending: true},
+		{Airflow: "2.10.5", Provider: "10.1.0", Until: "2025-02-20", Database: tidb.SQLite, FailsDeletedPending: true},
+		{Airflow: "2.11.0", Provider: "10.5.0", Until: "2025-06-10", Database: tidb.MySQL},
+		{Airflow: "3.0.6", Provider: "10.8.0", Until: "2025-09-10", Database: tidb.SQLite, DetailsLogged: true},
+		{Airflow: "3.3.2", Provider: "10.25.0", Until: "2026-11-22", Database: tidb.PostgreSQL, DetailsLogged: true, Requeues: true},
 	}
 }
 
@@ -38,10 +40,17 @@ func Newest() Version {
 	return versions[len(versions)-1]
 }
 
-// ForPostgreSQL is the version with what it takes to have its metadata database in PostgreSQL.
-func (v Version) ForPostgreSQL() Version {
-	v.Also = []string{"asyncpg", "psycopg2-binary"}
-	return v
+// packages are what is installed: both, and the drivers for its database.
+func (v Version) packages() []string {
+	packages := []string{"apache-airflow==" + v.Airflow, "apache-airflow-providers-cncf-kubernetes==" + v.Provider}
+	switch v.Database {
+	case tidb.PostgreSQL:
+		packages = append(packages, "asyncpg", "psycopg2-binary")
+	case tidb.MySQL:
+		packages = append(packages, "pymysql")
+	case tidb.SQLite: // Python has its driver
+	}
+	return packages
 }
 
 // String names a version for people.

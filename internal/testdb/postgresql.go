@@ -45,8 +45,9 @@ func startPostgreSQL(tb testing.TB, standby bool) *Server {
 }
 
 func postgreSQLServer(port int) *Server {
-	return &Server{
-		Port: port,
+	server := &Server{
+		Port:   port,
+		scheme: "postgresql+psycopg2",
 		database: func(tb testing.TB, name string) *sql.DB {
 			tb.Helper()
 			if name == "" {
@@ -64,6 +65,11 @@ func postgreSQLServer(port int) *Server {
 			return []string{"GRANT SELECT ON task_instance, alembic_version TO " + ReaderUser}
 		},
 	}
+	server.copy = func(tb testing.TB, from, to string) {
+		tb.Helper()
+		Execute(tb, server.Database(tb, ""), fmt.Sprintf("CREATE DATABASE %s TEMPLATE %s", to, from))
+	}
+	return server
 }
 
 // PgBouncer starts a PgBouncer in transaction mode before a PostgreSQL, to which it has poolSize connections for each

@@ -5,10 +5,12 @@ package testdb
 import (
 	"database/sql"
 	"net"
+	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"testing"
 )
 
@@ -29,8 +31,16 @@ type Server struct {
 	Port   int
 	CAFile string // the authority of the server's certificate, which is for localhost and Host
 
+	scheme   string // of an SQLAlchemy URL
 	database func(tb testing.TB, name string) *sql.DB
 	grants   func(database string) []string
+	copy     func(tb testing.TB, from, to string)
+}
+
+// URL is a database's SQLAlchemy URL for a user.
+func (s *Server) URL(database, user, password string) string {
+	u := url.URL{Scheme: s.scheme, User: url.UserPassword(user, password), Host: net.JoinHostPort(Host, strconv.Itoa(s.Port)), Path: "/" + database}
+	return u.String()
 }
 
 // Database opens a database as the administrator. It executes several statements at a time where asked to.
@@ -48,6 +58,15 @@ func (s *Server) Create(tb testing.TB, name, ddl string) *sql.DB {
 	db := s.Database(tb, name)
 	Execute(tb, db, ddl)
 	Execute(tb, db, s.grants(name)...)
+	return db
+}
+
+// Copy makes a database as another one is, with what ReaderUser is to read in it, and opens it.
+func (s *Server) Copy(tb testing.TB, from, to string) *sql.DB {
+	tb.Helper()
+	s.copy(tb, from, to)
+	db := s.Database(tb, to)
+	Execute(tb, db, s.grants(to)...)
 	return db
 }
 

@@ -14,6 +14,7 @@ import (
 type release struct {
 	*airflow.Process
 	airflow.Environment
+	metadata *airflow.Metadata
 }
 
 func TestAirflow(t *testing.T) {
@@ -56,13 +57,14 @@ func begin(t *testing.T, version airflow.Version) *release {
 	t.Helper()
 	environment, err := airflow.Install(t.Context(), os.Stderr, version)
 	require.NoError(t, err)
+	metadata := environment.Metadata(t)
 	dir, err := os.MkdirTemp("", "airflow-") //nolint:usetesting // a socket's path has to be short
 	require.NoError(t, err)
 	t.Cleanup(func() { _ = os.RemoveAll(dir) })
 	process, err := environment.Start(context.WithoutCancel(t.Context()), dir)
 	require.NoError(t, err)
 	t.Cleanup(process.Stop)
-	return &release{process, environment}
+	return &release{process, environment, metadata}
 }
 
 // play plays cases at the same time.

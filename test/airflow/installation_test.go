@@ -40,9 +40,10 @@ type installation struct {
 // kubelets run what comes.
 func newInstallation(t *testing.T, of *release, others int) *installation {
 	t.Helper()
-	dir := t.TempDir()
-	i := &installation{Process: of.Process, version: of.Version, dir: dir, stages: map[string]*stage{}, records: map[string]*history.Record{},
-		Site: &programs.Site{World: world.Bare(t, shared.Servers.Config()), Servers: shared.Servers, DatabaseURL: "sqlite:///" + filepath.Join(dir, "airflow.db")}}
+	w := world.Bare(t, shared.Servers.Config())
+	database := of.metadata.Create(t, strings.ReplaceAll(w.Namespace, "-", "_"))
+	i := &installation{Process: of.Process, version: of.Version, dir: t.TempDir(), stages: map[string]*stage{}, records: map[string]*history.Record{},
+		Site: &programs.Site{World: w, Servers: shared.Servers, DatabaseURL: database.WatcherURL}}
 	for range others {
 		i.Others = append(i.Others, world.Namespace(t, i.Client))
 	}
@@ -50,14 +51,11 @@ func newInstallation(t *testing.T, of *release, others int) *installation {
 		i.records[namespace] = history.Watch(t, i.Client, namespace)
 		i.RunKubelets(kubelet.Options{Namespace: namespace, Script: i.script, Failed: func(err error) { t.Logf("kubelet: %v", err) }})
 	}
-	database, err := of.Database()
-	require.NoError(t, err)
-	require.NoError(t, os.WriteFile(filepath.Join(i.dir, "airflow.db"), database, 0o600))
 	template, err := filepath.Abs(root + "/internal/executor/pod_template.yaml")
 	require.NoError(t, err)
 	i.options = map[string]string{
 		"api_auth.jwt_secret":                                 "not a secret: signs the tokens of tests, which nobody verifies, and is long enough",
-		"database.sql_alchemy_conn":                           i.DatabaseURL,
+		"database.sql_alchemy_conn":                           database.AirflowURL,
 		"kubernetes_executor.config_file":                     i.Kubeconfig(i.Access(programs.Airflow)),
 		"kubernetes_executor.in_cluster":                      "False",
 		"kubernetes_executor.namespace":                       i.Namespace,

@@ -6,48 +6,25 @@ import (
 	"maps"
 	"net"
 	"net/http"
-	"net/url"
 	"os"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 	"syscall"
-	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/airflow-requeue/airflow-requeue/internal/airflow"
 	"github.com/airflow-requeue/airflow-requeue/internal/programs"
 	"github.com/airflow-requeue/airflow-requeue/internal/testdb"
 )
 
 const (
-	// migrated is the database that both halves are copies of.
-	migrated = "migrated"
 	// patience is for what takes minutes on a busy machine.
 	patience = 20 * time.Minute
 	// pace is how often is looked for what must come.
 	pace = 500 * time.Millisecond
 )
-
-// databases is a PostgreSQL with a migrated metadata database.
-func databases(t *testing.T, environment airflow.Environment) *testdb.Server {
-	t.Helper()
-	server := testdb.PostgreSQL(t)
-	testdb.Execute(t, server.Database(t, ""), "CREATE DATABASE "+migrated)
-	said := &programs.Log{}
-	url := databaseURL(server, "postgresql+psycopg2", testdb.AdminUser, testdb.AdminPassword, migrated)
-	require.NoError(t, environment.Migrate(t.Context(), said, t.TempDir(), url), "%s", said)
-	return server
-}
-
-func databaseURL(server *testdb.Server, scheme, user, password, database string) string {
-	u := url.URL{Scheme: scheme, User: url.UserPassword(user, password), Path: "/" + database,
-		Host: net.JoinHostPort(testdb.Host, strconv.Itoa(server.Port))}
-	return u.String()
-}
 
 // options are Airflow's own, as "section.name": value.
 type options map[string]string
@@ -90,7 +67,7 @@ func (h *half) serverOptions(template string) options {
 		"core.parallelism":                               "6",
 		"core.simple_auth_manager_all_admins":            "True",
 		"dag_processor.dag_file_processor_timeout":       "600",
-		"database.sql_alchemy_conn":                      databaseURL(h.server, "postgresql+psycopg2", testdb.AdminUser, testdb.AdminPassword, "airflow_"+h.name),
+		"database.sql_alchemy_conn":                      h.database.AirflowURL,
 		"kubernetes_executor.config_file":                h.Kubeconfig(h.Access(programs.Airflow)),
 		"kubernetes_executor.in_cluster":                 "False",
 		"kubernetes_executor.namespace":                  h.Namespace,

@@ -1,7 +1,6 @@
 package whole_test
 
 import (
-	"database/sql"
 	"fmt"
 	"maps"
 	"os"
@@ -20,7 +19,6 @@ import (
 	"github.com/airflow-requeue/airflow-requeue/internal/history"
 	"github.com/airflow-requeue/airflow-requeue/internal/kubelet"
 	"github.com/airflow-requeue/airflow-requeue/internal/programs"
-	"github.com/airflow-requeue/airflow-requeue/internal/testdb"
 	"github.com/airflow-requeue/airflow-requeue/internal/world"
 	"github.com/airflow-requeue/airflow-requeue/pkg/requeue"
 )
@@ -30,8 +28,7 @@ type half struct {
 	*programs.Site
 	name        string
 	environment airflow.Environment
-	server      *testdb.Server
-	database    *sql.DB
+	database    airflow.Database
 	dir         string
 	api         string // the address of Airflow's API server
 	scheduler   *programs.Process
@@ -46,20 +43,17 @@ type half struct {
 	fortunes map[string]*fortune      // by task
 }
 
-func newHalf(t *testing.T, name string, environment airflow.Environment, server *testdb.Server, interrupted <-chan struct{}) *half {
+func newHalf(t *testing.T, name string, environment airflow.Environment, metadata *airflow.Metadata, interrupted <-chan struct{}) *half {
 	t.Helper()
 	w := world.Bare(t, shared.Servers.Config())
-	database := "airflow_" + name
-	testdb.Execute(t, server.Database(t, ""), "CREATE DATABASE "+database+" TEMPLATE "+migrated)
-	h := &half{name: name, interrupted: interrupted, environment: environment, server: server, database: server.Database(t, database), dir: t.TempDir(),
+	database := metadata.Create(t, "airflow_"+name)
+	h := &half{name: name, interrupted: interrupted, environment: environment, database: database, dir: t.TempDir(),
 		api: programs.FreeAddress(t), record: history.Watch(t, w.Client, w.Namespace), began: time.Now(),
 		logs: map[string]*programs.Log{}, pods: map[string]*programs.Log{}, fortunes: map[string]*fortune{},
-		Site: &programs.Site{World: w, Servers: shared.Servers,
-			DatabaseURL: databaseURL(server, "postgresql", testdb.ReaderUser, testdb.ReaderPassword, database)}}
+		Site: &programs.Site{World: w, Servers: shared.Servers, DatabaseURL: database.WatcherURL}}
 	for _, folder := range []string{"dags", "worker"} { // copies: Python writes what it compiles beside them
 		require.NoError(t, os.CopyFS(filepath.Join(h.dir, folder), os.DirFS(folder)))
 	}
-	testdb.Execute(t, h.database, "GRANT SELECT ON task_instance, alembic_version TO "+testdb.ReaderUser)
 	t.Cleanup(func() {
 		select {
 		case <-interrupted:
@@ -91,7 +85,7 @@ func (h *half) play() tally {
 	h.until("the DAG's run ends", func() bool {
 		require.False(h.T, h.scheduler.HasEnded(), "Airflow's scheduler has ended")
 		h.tellChanges(states)
-		err := h.database.QueryRowContext(h.T.Context(), "SELECT state FROM dag_run").Scan(&run)
+		err := h.database.Admin.QueryRowContext(h.T.Context(), "SELECT state FROM dag_run").Scan(&run)
 		return err == nil && (run == "success" || run == "failed")
 	})
 	h.tellChanges(states)
@@ -113,7 +107,7 @@ func (h *half) play() tally {
 // tellChanges shows what has become of tasks since the last time.
 func (h *half) tellChanges(states map[string]string) {
 	h.T.Helper()
-	rows, err := h.database.QueryContext(h.T.Context(),
+	rows, err := h.database.Admin.QueryContext(h.T.Context(),
 		"SELECT task_id, coalesce(state, 'none'), try_number FROM task_instance ORDER BY task_id")
 	require.NoError(h.T, err)
 	defer rows.Close()

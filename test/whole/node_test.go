@@ -67,7 +67,7 @@ func (h *half) dies(how string) kubelet.Step {
 	return func(ctx context.Context, _ *kubelet.Kubelet, pod *corev1.Pod) (*corev1.Pod, error) {
 		task := pod.Annotations["task_id"]
 		var state string
-		if err := h.database.QueryRowContext(ctx, "SELECT state FROM task_instance WHERE task_id = $1", task).Scan(&state); err != nil {
+		if err := h.database.Admin.QueryRowContext(ctx, "SELECT state FROM task_instance WHERE task_id = $1", task).Scan(&state); err != nil {
 			return pod, fmt.Errorf("reading the row of %s: %w", task, err)
 		}
 		if state != "queued" {

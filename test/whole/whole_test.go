@@ -45,11 +45,11 @@ func TestTheWholeAirflowOnce(t *testing.T) {
 	// Airflow's processes have processes of their own: they are stopped whatever comes.
 	ctx, stop := signal.NotifyContext(t.Context(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	environment, err := airflow.Install(ctx, os.Stderr, airflow.Newest().ForPostgreSQL())
+	environment, err := airflow.Install(ctx, os.Stderr, airflow.Newest())
 	require.NoError(t, err)
 	fmt.Fprintf(os.Stdout, "Airflow %s, its own requeue off (pod_launch_failure_retries=0): %d tasks, retries=0; the pods of %d die before they start\n",
 		environment.Version, tasks, storm)
-	server := databases(t, environment)
+	metadata := environment.Metadata(t)
 	got, took := map[string]tally{}, map[string]times{}
 	for _, half := range []struct {
 		name      string
@@ -60,7 +60,7 @@ func TestTheWholeAirflowOnce(t *testing.T) {
 		{"without", false, tally{Run: "failed", Succeeded: tasks - storm, Failed: storm, Tries: 1, Burnt: storm, Alerts: storm, Died: storm, Pods: tasks}},
 	} {
 		t.Run(half.name, func(t *testing.T) {
-			h := newHalf(t, half.name, environment, server, ctx.Done())
+			h := newHalf(t, half.name, environment, metadata, ctx.Done())
 			if half.installed {
 				h.install()
 			}
@@ -81,7 +81,7 @@ func (h *half) count(run string, states map[string]string) tally {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	t := tally{Run: run}
-	require.NoError(h.T, h.database.QueryRowContext(h.T.Context(),
+	require.NoError(h.T, h.database.Admin.QueryRowContext(h.T.Context(),
 		"SELECT max(try_number), count(*) FILTER (WHERE hostname LIKE '%-r1') FROM task_instance").Scan(&t.Tries, &t.Replaced))
 	for task, state := range states {
 		fortune := h.of(task)
@@ -107,7 +107,7 @@ func (h *half) times() times {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	var took times
-	require.NoError(h.T, h.database.QueryRowContext(h.T.Context(),
+	require.NoError(h.T, h.database.Admin.QueryRowContext(h.T.Context(),
 		"SELECT extract(epoch FROM end_date - start_date)::float FROM dag_run").Scan(&took.run))
 	for _, fortune := range h.fortunes {
 		if !fortune.died.IsZero() && !fortune.started.IsZero() {
