@@ -25,9 +25,6 @@ import (
 	"github.com/airflow-requeue/airflow-requeue/pkg/requeue"
 )
 
-// Airflow is who Airflow's scheduler is to the API server and to the webhook of a Site.
-const Airflow = "airflow-scheduler"
-
 // Site is a World, and what its programs need: who they are to the API server, and their flags.
 type Site struct {
 	*world.World
@@ -36,6 +33,8 @@ type Site struct {
 	DatabaseURL string
 	// Others are namespaces that the programs serve beside the World's.
 	Others []string
+
+	airflow *rest.Config // once it is asked for
 }
 
 // NewSite is a Site whose watchers read the World's own database.
@@ -48,7 +47,7 @@ func (s *Site) WatcherUser() string {
 	return "system:serviceaccount:" + s.Namespace + ":airflow-requeue-watcher"
 }
 
-// Access is a user's access to the API server; RBAC binds nobody here.
+// Access is a user's access to the API server, which RBAC does not bind.
 func (s *Site) Access(user string) *rest.Config {
 	s.T.Helper()
 	config, err := s.Servers.User(user, "system:masters")
@@ -59,7 +58,7 @@ func (s *Site) Access(user string) *rest.Config {
 // SchedulerAs is a scheduler's executor, under Airflow's account.
 func (s *Site) SchedulerAs(jobID int64) executor.Scheduler {
 	s.T.Helper()
-	client, err := kubernetes.NewForConfig(s.Access(Airflow))
+	client, err := kubernetes.NewForConfig(s.AirflowAccess())
 	require.NoError(s.T, err)
 	return executor.Scheduler{Client: client, Namespace: s.Namespace, JobID: jobID}
 }
@@ -134,7 +133,7 @@ func (s *Site) RegisterWebhook(timeoutSeconds int32) []string {
 	configuration.Webhooks[0].TimeoutSeconds = &timeoutSeconds
 	Register(s.T, s.Client, configuration)
 	return append(s.flags(s.Servers.Config()), "--tls-cert-file="+File(s.T, "tls.crt", certificate), "--tls-private-key-file="+File(s.T, "tls.key", key),
-		"--watcher-user="+s.WatcherUser(), "--airflow-user="+Airflow, "--listen="+address)
+		"--watcher-user="+s.WatcherUser(), "--airflow-user="+s.AirflowUser(), "--listen="+address)
 }
 
 // Register registers a webhook until the test ends.

@@ -56,7 +56,7 @@ func newInstallation(t *testing.T, of *release, others int) *installation {
 	i.options = map[string]string{
 		"api_auth.jwt_secret":                                 "not a secret: signs the tokens of tests, which nobody verifies, and is long enough",
 		"database.sql_alchemy_conn":                           database.AirflowURL,
-		"kubernetes_executor.config_file":                     i.Kubeconfig(i.Access(programs.Airflow)),
+		"kubernetes_executor.config_file":                     i.Kubeconfig(i.AirflowAccess()),
 		"kubernetes_executor.in_cluster":                      "False",
 		"kubernetes_executor.namespace":                       i.Namespace,
 		"kubernetes_executor.pod_template_file":               template,

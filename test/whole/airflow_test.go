@@ -68,7 +68,7 @@ func (h *half) serverOptions(template string) options {
 		"core.simple_auth_manager_all_admins":            "True",
 		"dag_processor.dag_file_processor_timeout":       "600",
 		"database.sql_alchemy_conn":                      h.database.AirflowURL,
-		"kubernetes_executor.config_file":                h.Kubeconfig(h.Access(programs.Airflow)),
+		"kubernetes_executor.config_file":                h.Kubeconfig(h.AirflowAccess()),
 		"kubernetes_executor.in_cluster":                 "False",
 		"kubernetes_executor.namespace":                  h.Namespace,
 		"kubernetes_executor.pod_launch_failure_retries": "0", // its own requeue is off, in both halves
