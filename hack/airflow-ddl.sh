@@ -6,9 +6,9 @@
 #   hack/airflow-ddl.sh                      all of them
 #   hack/airflow-ddl.sh 3.3.2-sqlite ...     these
 #
-# Wants uv, Python 3.12 (or PYTHON=/path/to/it) and, but for SQLite, what hack/databases.sh installs; for MariaDB also
-# libmariadb-dev, pkg-config and a C compiler, since Airflow wants mysqlclient. Servers run in a temporary directory and
-# are gone afterwards.
+# Wants Go, what hack/python.sh installs and, but for SQLite, what hack/databases.sh installs; Airflow 3 on MariaDB also
+# libmariadb-dev, pkg-config and a C compiler, since it wants mysqlclient. Servers run in a temporary directory and are gone
+# afterwards.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -22,20 +22,6 @@ all=(
 	3.3.2-upgraded-sqlite 3.3.2-upgraded-postgresql # one of the migrations is SQL that MySQL knows and MariaDB does not
 	3.4.0b2-sqlite 3.4.0b2-postgresql 3.4.0b2-mysql
 )
-
-# A set of dependencies from the time of the release: what came later may not fit.
-not_newer_than() {
-	case $1 in
-	2.10.5) echo 2025-02-20 ;;
-	2.11.2) echo 2026-04-01 ;;
-	3.0.6) echo 2025-09-10 ;;
-	3.1.8) echo 2026-04-01 ;;
-	3.2.2) echo 2026-06-20 ;;
-	3.3.2) echo 2026-09-25 ;;
-	3.4.0b2) echo 2026-10-28 ;;
-	*) echo "airflow-ddl: no date is known for Airflow $1" >&2 && exit 1 ;;
-	esac
-}
 
 work=$(mktemp -d)
 chmod 755 "$work"
@@ -92,18 +78,6 @@ start_mysql() {
 	) &
 	servers+=($!)
 	wait_for "$work/my/s" "$work/my/server.log"
-}
-
-install_airflow() {
-	echo "airflow-ddl: installing Airflow $1"
-	local package=apache-airflow-core
-	[[ $1 != 2.* ]] || package=apache-airflow
-	[ -d "$work/venv-$1" ] || uv venv -q --python "${PYTHON:-3.12}" "$work/venv-$1"
-	local drivers=()
-	[[ $2 != postgresql ]] || drivers=(psycopg2-binary asyncpg)
-	[[ $2 != mysql ]] || drivers=(pymysql mysqlclient aiomysql cryptography)
-	uv pip install -q --python "$work/venv-$1/bin/python" --prerelease if-necessary-or-explicit \
-		--exclude-newer "$(not_newer_than "$1")" "$package==$1" "${drivers[@]}"
 }
 
 # Prints the DDL as the database shows it; the header and the removal of foreign keys are the same for all.
@@ -165,9 +139,9 @@ print(f"INSERT INTO alembic_version (version_num) VALUES ('{revision}');")
 PYTHON
 
 make_one() {
-	local version=${1%%-*} dialect=${1##*-} to=() url where
+	local version=${1%%-*} dialect=${1##*-} to=() python url where
 	[[ $1 != *-upgraded-* ]] || to=(--to-version "$version")
-	install_airflow "$version" "$dialect"
+	python=$(go run ./internal/airflow/cmd/airflow "$version" "$dialect")
 	case $dialect in
 	sqlite)
 		where="$work/$1.db"
@@ -182,7 +156,7 @@ make_one() {
 	mysql)
 		start_mysql
 		where="$work/my/s"
-		"$work/venv-$version/bin/python" -c "
+		"$python" -c "
 import pymysql
 cursor = pymysql.connect(unix_socket='$where', user='root').cursor()
 cursor.execute('DROP DATABASE IF EXISTS airflow')
@@ -193,11 +167,11 @@ cursor.execute('CREATE DATABASE airflow CHARACTER SET utf8mb4')"
 	esac
 	echo "airflow-ddl: migrating $1"
 	if ! AIRFLOW_HOME="$work/home-$1" AIRFLOW__CORE__LOAD_EXAMPLES=False AIRFLOW__DATABASE__SQL_ALCHEMY_CONN=$url \
-		"$work/venv-$version/bin/airflow" db migrate "${to[@]}" >"$work/migrate.log" 2>&1; then
+		"$python" -m airflow db migrate "${to[@]}" >"$work/migrate.log" 2>&1; then
 		tail -n 30 "$work/migrate.log" >&2
 		return 1
 	fi
-	"$work/venv-$version/bin/python" "$work/dump.py" "$dialect" "${1%-*}" "$where" >"$work/dump.sql"
+	"$python" "$work/dump.py" "$dialect" "${1%-*}" "$where" >"$work/dump.sql"
 	cp "$work/dump.sql" "pkg/tidb/testdata/$1.sql"
 	echo "airflow-ddl: pkg/tidb/testdata/$1.sql"
 }

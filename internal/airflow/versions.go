@@ -2,11 +2,17 @@
 // its own migration made.
 package airflow
 
-import "github.com/airflow-requeue/airflow-requeue/pkg/tidb"
+import (
+	"fmt"
+	"strings"
+
+	"github.com/airflow-requeue/airflow-requeue/pkg/tidb"
+)
 
 // Version is an Airflow together with its cncf.kubernetes provider.
 type Version struct {
-	Airflow  string
+	Airflow string
+	// Provider is empty where only Airflow's own tables matter.
 	Provider string
 	// Until is the day after which nothing on PyPI counts: all else in the set is as it was then, since what came later
 	// may not fit.
@@ -40,14 +46,40 @@ func Newest() Version {
 	return versions[len(versions)-1]
 }
 
+// Find is a version by Airflow's own, with its metadata database in another kind of server: one that is tested, or one of
+// which hack/airflow-ddl.sh takes the tables.
+func Find(airflow, database string) (Version, error) {
+	known := append(Versions(),
+		Version{Airflow: "2.11.2", Until: "2026-04-01"},
+		Version{Airflow: "3.1.8", Until: "2026-04-01"},
+		Version{Airflow: "3.2.2", Until: "2026-06-20"},
+		Version{Airflow: "3.4.0b2", Until: "2026-10-28"},
+	)
+	for _, version := range known {
+		for _, dialect := range []tidb.Dialect{tidb.PostgreSQL, tidb.MySQL, tidb.SQLite} {
+			if version.Airflow == airflow && strings.EqualFold(database, string(dialect)) {
+				version.Database = dialect
+				return version, nil
+			}
+		}
+	}
+	return Version{}, fmt.Errorf("finding Airflow %s for %s: such a version is not known", airflow, database)
+}
+
 // packages are what is installed: both, and the drivers for its database.
 func (v Version) packages() []string {
-	packages := []string{"apache-airflow==" + v.Airflow, "apache-airflow-providers-cncf-kubernetes==" + v.Provider}
+	packages := []string{"apache-airflow==" + v.Airflow}
+	if v.Provider != "" {
+		packages = append(packages, "apache-airflow-providers-cncf-kubernetes=="+v.Provider)
+	}
 	switch v.Database {
 	case tidb.PostgreSQL:
 		packages = append(packages, "asyncpg", "psycopg2-binary")
 	case tidb.MySQL:
 		packages = append(packages, "pymysql")
+		if !strings.HasPrefix(v.Airflow, "2.") { // Airflow 3 does not start without mysqlclient, which wants a C compiler
+			packages = append(packages, "aiomysql", "mysqlclient")
+		}
 	case tidb.SQLite: // Python has its driver
 	}
 	return packages
