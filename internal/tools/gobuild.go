@@ -2,6 +2,7 @@ package tools
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"fmt"
 	"os"
@@ -70,10 +71,11 @@ func (l *buildLog) take(line string) {
 func (l *buildLog) progress() string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if said := strings.TrimSpace(l.rest.String()); l.downloads+l.packages == 0 && said != "" {
-		return said[strings.LastIndex(said, "\n")+1:]
+	if l.downloads+l.packages > 0 {
+		return fmt.Sprintf("%d modules downloaded, %d packages compiled", l.downloads, l.packages)
 	}
-	return fmt.Sprintf("%d modules downloaded, %d packages compiled", l.downloads, l.packages)
+	said := strings.TrimSpace(l.rest.String())
+	return cmp.Or(said[strings.LastIndex(said, "\n")+1:], "nothing to show yet")
 }
 
 // said is what was not progress, on lines of its own.

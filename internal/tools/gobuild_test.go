@@ -45,6 +45,7 @@ func TestTheBuildLogCountsPackagesAndKeepsTheRest(t *testing.T) {
 	assert.Equal(t, "1 modules downloaded, 2 packages compiled", log.progress())
 	assert.Equal(t, "\n# k8s.io/broken\nbroken.go:3:1: syntax error\nlast words", log.said())
 	assert.Empty(t, (&buildLog{}).said())
+	assert.Equal(t, "nothing to show yet", (&buildLog{}).progress())
 }
 
 func TestAKeyDependsOnAllThatGoesIntoABuild(t *testing.T) {
