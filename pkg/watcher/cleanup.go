@@ -53,7 +53,11 @@ func (w *Watcher) deleteReplaced(ctx context.Context, namespace string) error {
 	if err != nil {
 		return err
 	}
-	for _, pod := range overdue(list.Items, w.opts.ReplacedPodTTL, w.clock.Now()) {
+	// The label alone is not believed: whoever may change pods but not delete them could have any pod deleted by us.
+	ours := slices.DeleteFunc(list.Items, func(p corev1.Pod) bool {
+		return !requeue.Ended(&p) || !requeue.Detached(&p) || w.sealer.Verify(&p).State != requeue.SealValid
+	})
+	for _, pod := range overdue(ours, w.opts.ReplacedPodTTL, w.clock.Now()) {
 		if _, err := w.delete(ctx, pod); ignoreGone(err) != nil {
 			return err
 		}

@@ -67,6 +67,29 @@ func TestAReplacedPodIsDeletedWhenItsTimeIsOver(t *testing.T) {
 	require.NotNil(t, w.now(other.Name), "another installation's is not ours to delete")
 }
 
+func TestAPodThatSomebodyElseLabelledAsReplacedIsNotDeleted(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.run()
+	const replaced = `{"metadata":{"labels":{"airflow-requeue.dev/replaced":"` + installation + `"},` +
+		`"annotations":{"airflow-requeue.dev/detached-airflow-worker":"1","airflow-requeue.dev/replaced-at":"2020-01-01T00:00:00Z"}}}`
+	stranger := w.unheld(executor.NewTask("other", "stranger", "manual__1", time.Now().UTC()))
+	_, err := w.kubelet.Fail(w.ctx, stranger)
+	require.NoError(t, err)
+	task := w.queued("running")
+	runs := w.started(w.submit(task))
+	w.row(task, running(runs.Name))
+	w.untilUntracked(runs.Name)
+	for _, pod := range []string{stranger.Name, runs.Name} {
+		w.patch(pod, replaced)
+	}
+	_, origin := w.rejectedOften(1)
+	w.passing(5*time.Minute, "what was replaced is gone", func() bool { return w.history.Latest(origin) == nil })
+	for _, pod := range []string{stranger.Name, runs.Name} {
+		require.Nil(t, w.now(pod).DeletionTimestamp, pod)
+	}
+}
+
 func TestAWatcherThatFollowsSettlesAndDeletesNothingUntilItLeads(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
