@@ -104,6 +104,7 @@ func Rights(o Options) []Right {
 		all = append(all,
 			Right{Verbs: []string{"get", "list", "watch", "create", "patch", "delete"}, Resource: "pods", Namespace: namespace},
 			Right{Verbs: []string{"patch"}, Resource: "pods", Subresource: "status", Namespace: namespace},
+			Right{Verbs: []string{"stamp"}, Group: "airflow-requeue.dev", Resource: "pods", Namespace: namespace}, // the policy asks for it
 			Right{Verbs: []string{"create"}, Group: "events.k8s.io", Resource: "events", Namespace: namespace},
 			Right{Verbs: []string{"list", "watch"}, Resource: "namespaces", Name: namespace})
 	}

@@ -72,7 +72,7 @@ func TestWhatIsWrongIsFound(t *testing.T) {
 		{"no database URL", func(i *installation) { i.options.Database = tidb.Source{Env: "NOWHERE"} },
 			Finding{"database", Fail, "reading the metadata database's connection URL: the environment variable NOWHERE is not set", ""}},
 		{"rights are missing", func(i *installation) { i.as(anybody) },
-			Finding{"rights", Fail, "missing: get,watch,patch,delete pods -n NS; patch pods/status -n NS; create events.events.k8s.io -n NS; " +
+			Finding{"rights", Fail, "missing: get,watch,patch,delete pods -n NS; patch pods/status -n NS; stamp pods.airflow-requeue.dev -n NS; create events.events.k8s.io -n NS; " +
 				"list,watch namespaces/NS; create leases.coordination.k8s.io -n NS; get,update leases.coordination.k8s.io/NS -n NS", ""}},
 
 		{"the webhook is not registered", func(*installation) {},

@@ -12,8 +12,8 @@ import (
 
 // Pods are stamped as unstructured objects: a typed one would lose the fields that this build's API does not know.
 
-// stampAnnotations are the annotations that are never believed on the way in.
-func stampAnnotations() []string {
+// StampAnnotations are the annotations that are never believed on the way in: all of ours but tuning.
+func StampAnnotations() []string {
 	return []string{AnnotationAttempt, AnnotationJobSpec, AnnotationJobSpecChecksum, AnnotationSignature, AnnotationOrigin,
 		AnnotationRequeueOf, AnnotationQueuedAt, AnnotationNotBefore, AnnotationCommitted, AnnotationDetached,
 		AnnotationReason, AnnotationMessage, AnnotationWaitingSince, AnnotationReleasedAt, AnnotationDiscarded,
@@ -49,7 +49,7 @@ func Unstamp(pod *unstructured.Unstructured) bool {
 		labels = append(labels, LabelHold)
 	}
 	prune([]string{"metadata", "labels"}, labels...)
-	prune([]string{"metadata", "annotations"}, stampAnnotations()...)
+	prune([]string{"metadata", "annotations"}, StampAnnotations()...)
 	return weed(pod, func(f any) bool { return f == Finalizer }, "metadata", "finalizers") || found
 }
 

@@ -85,7 +85,7 @@ func TestUnstampLeavesNothingOfAReplacementButItsPlaceInTheChain(t *testing.T) {
 	require.NoError(t, err)
 	pod := &unstructured.Unstructured{}
 	require.NoError(t, pod.UnmarshalJSON(raw))
-	pod.SetAnnotations(withAll(pod.GetAnnotations(), stampAnnotations()))
+	pod.SetAnnotations(withAll(pod.GetAnnotations(), StampAnnotations()))
 	require.True(t, Unstamp(pod))
 	require.True(t, RemoveGate(pod), "what has lost its stamps still does not run")
 
@@ -125,7 +125,7 @@ func TestUnstampFindsEveryStampAlone(t *testing.T) {
 			pod.SetLabels(labels)
 		})
 	}
-	for _, name := range stampAnnotations() {
+	for _, name := range StampAnnotations() {
 		find(func(pod *unstructured.Unstructured) {
 			pod.SetAnnotations(withAll(pod.GetAnnotations(), []string{name}))
 		})
@@ -139,7 +139,7 @@ func TestUnstampFindsEveryStampAlone(t *testing.T) {
 
 func TestUnstampTakesTuningForWhatItIs(t *testing.T) {
 	for _, name := range tuningAnnotations() {
-		require.NotContains(t, stampAnnotations(), name)
+		require.NotContains(t, StampAnnotations(), name)
 	}
 }
 
@@ -150,10 +150,10 @@ func TestEveryAnnotationOfOursIsAStampOrTuning(t *testing.T) {
 		annotation(AnnotationMode, "x"), annotation(AnnotationUndoing, "x")).Pod
 	for name := range pod.Annotations {
 		if name != annotationTryNumber {
-			require.Contains(t, stampAnnotations(), name)
+			require.Contains(t, StampAnnotations(), name)
 		}
 	}
-	require.Len(t, stampAnnotations(), len(pod.Annotations)-1, "a stamp that no pod carries")
+	require.Len(t, StampAnnotations(), len(pod.Annotations)-1, "a stamp that no pod carries")
 }
 
 func TestJobSpecLeavesOutWhatOnlyTheAPIServerWrites(t *testing.T) {

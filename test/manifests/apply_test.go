@@ -44,7 +44,8 @@ func TestWhatCanBeDeletedWithTheInstallationIsOnlyItsOwn(t *testing.T) {
 		assert.Contains(t, u.GetName(), "airflow-requeue", u.GetKind())
 	}
 	assert.Equal(t, map[string]int{"ServiceAccount": 2, "Role": 2, "RoleBinding": 2, "ClusterRole": 1, "ClusterRoleBinding": 1,
-		"Deployment": 2, "PodDisruptionBudget": 2, "Service": 1, "MutatingWebhookConfiguration": 1, "Issuer": 2, "Certificate": 2}, counts)
+		"Deployment": 2, "PodDisruptionBudget": 2, "Service": 1, "MutatingWebhookConfiguration": 1,
+		"ValidatingAdmissionPolicy": 1, "ValidatingAdmissionPolicyBinding": 1, "Issuer": 2, "Certificate": 2}, counts)
 }
 
 func TestThePodsMeetPodSecurityRestricted(t *testing.T) {

@@ -46,7 +46,7 @@ func TestTheInitStepSaysWhatTheWatcherLacks(t *testing.T) {
 		assert.NotContains(t, said, "s3cret")
 	})
 	mounted["airflow-metadata"]["connection"] = url
-	granted(t, w.Namespace, all.of("Role", "RoleBinding", "ClusterRole", "ClusterRoleBinding"))
+	granted(t, w.Namespace, all.rights())
 	t.Run("it starts before the webhook is registered, and before there is a leader", func(t *testing.T) {
 		said, err := step(t)
 		require.NoError(t, err, said)

@@ -53,7 +53,7 @@ func testLeastRights(t *testing.T, component string, work func(context.Context, 
 	t.Run("with all rights nothing is refused", func(t *testing.T) {
 		t.Parallel()
 		ctx, s := newSite(t, "airflow-requeue-"+component)
-		granted(t, s.Namespace, bindings(t, s.Namespace))
+		s.install(t, moved(t, s.Namespace, s.Namespace))
 		require.NoError(t, work(ctx, s))
 		require.Empty(t, s.refusals.list())
 	})
@@ -61,14 +61,14 @@ func testLeastRights(t *testing.T, component string, work func(context.Context, 
 		t.Run(fmt.Sprintf("without %s it is", right), func(t *testing.T) {
 			t.Parallel()
 			ctx, s := newSite(t, "airflow-requeue-"+component)
-			all := bindings(t, s.Namespace)
+			all := moved(t, s.Namespace, s.Namespace)
 			right.take(t, all)
-			granted(t, s.Namespace, all)
+			s.install(t, all)
 			err := work(ctx, s)
 			refused := s.refusals.list()
 			require.NotEmpty(t, refused, "it ended with: %v", err)
 			for _, what := range refused {
-				require.Contains(t, what, fmt.Sprintf("cannot %s resource %q", right.verb, right.resource))
+				require.Contains(t, what, right.refusal())
 			}
 		})
 	}
@@ -83,6 +83,14 @@ type right struct {
 }
 
 func (r right) String() string { return r.verb + " " + r.resource }
+
+// refusal is what the API server says of who lacks the right.
+func (r right) refusal() string {
+	if r.verb == "stamp" {
+		return refusedByPolicy
+	}
+	return fmt.Sprintf("cannot %s resource %q", r.verb, r.resource)
+}
 
 // granting returns all rights of a component's account.
 func granting(t *testing.T, component string) []right {
@@ -125,10 +133,11 @@ func (r right) take(t *testing.T, all objects) {
 	require.FailNow(t, "no such role", "%s %s", r.kind, r.name)
 }
 
-// bindings are the rights of an installation, which is named as its namespace.
-func bindings(t *testing.T, name string) objects {
+// install gives the installation's accounts their rights, and has its policy enforced.
+func (s *site) install(t *testing.T, all objects) {
 	t.Helper()
-	return moved(t, name, name).of("Role", "RoleBinding", "ClusterRole", "ClusterRoleBinding")
+	granted(t, s.Namespace, all.rights())
+	enforced(t, s.Namespace, all)
 }
 
 // granted applies the rights, and waits until the API server's authorizer has them all.

@@ -17,7 +17,7 @@ import (
 
 func TestANamespaceThatIsDeletedPodsFirstIsNotHeldUp(t *testing.T) {
 	ctx, s := newSite(t, "airflow-requeue-watcher")
-	granted(t, s.Namespace, bindings(t, s.Namespace))
+	granted(t, s.Namespace, moved(t, s.Namespace, s.Namespace).rights())
 	stop, err := s.lead(ctx)
 	require.NoError(t, err)
 	s.heldPods(ctx, t)
@@ -31,7 +31,7 @@ func TestANamespaceThatIsDeletedPodsFirstIsNotHeldUp(t *testing.T) {
 
 func TestWhatAWatcherWithoutRightsLeavesAnAdministratorLetsGo(t *testing.T) {
 	ctx, s := newSite(t, "airflow-requeue-watcher")
-	rights := bindings(t, s.Namespace)
+	rights := moved(t, s.Namespace, s.Namespace).rights()
 	granted(t, s.Namespace, rights)
 	stop, err := s.lead(ctx)
 	require.NoError(t, err)

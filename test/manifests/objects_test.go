@@ -103,6 +103,11 @@ func (o objects) of(kinds ...string) objects {
 	return found
 }
 
+// rights are the roles and their bindings.
+func (o objects) rights() objects {
+	return o.of("Role", "RoleBinding", "ClusterRole", "ClusterRoleBinding")
+}
+
 // into decodes the one object of a kind and name.
 func into[T any](t *testing.T, o objects, kind, name string) *T {
 	t.Helper()

@@ -37,7 +37,7 @@ import (
 func TestTheProgramsRunAsTheManifestsSay(t *testing.T) {
 	w := world.New(t, servers.Config(), filepath.Join("..", "..", "pkg", "tidb", "testdata", "3.3.2-sqlite.sql"))
 	all := moved(t, w.Namespace, w.Namespace)
-	granted(t, w.Namespace, all.of("Role", "RoleBinding", "ClusterRole", "ClusterRoleBinding"))
+	granted(t, w.Namespace, all.rights())
 	secrets := secrets(t, w)
 
 	built, err := programs.Build(t.Context(), t.TempDir(), nil, "watcher", "webhook")
