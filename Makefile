@@ -55,8 +55,9 @@ fuzz: ## fuzz each target for FUZZTIME (default 20s)
 	done
 
 .PHONY: planted
-planted: controlplane ## plant a fault for each row of the table and see its test fail
+planted: controlplane tools ## plant a fault for each row of the table and see its test fail, and each attack succeed undefended
 	$(GO) test -timeout 40m ./test/scenarios -run TestAPlantedFaultIsCaughtByItsRow -planted -v
+	$(GO) test -timeout 10m ./test/manifests -run TestAnAttackSucceedsOnAWatcherWithoutItsDefence -planted -v
 
 .PHONY: controlplane
 controlplane: ## build etcd and kube-apiserver into the cache (once, about 4 minutes)

@@ -11,7 +11,6 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 
-	"github.com/airflow-requeue/airflow-requeue/internal/programs"
 	"github.com/airflow-requeue/airflow-requeue/internal/world"
 	"github.com/airflow-requeue/airflow-requeue/pkg/preflight"
 	"github.com/airflow-requeue/airflow-requeue/pkg/watcher"
@@ -23,8 +22,6 @@ func TestTheInitStepSaysWhatTheWatcherLacks(t *testing.T) {
 	all := moved(t, w.Namespace, w.Namespace)
 	d := into[appsv1.Deployment](t, all, "Deployment", "airflow-requeue-watcher")
 	mounted := secrets(t, w)
-	built, err := programs.Build(t.Context(), t.TempDir(), nil, "watcher")
-	require.NoError(t, err)
 	step := func(t *testing.T) (said string, err error) {
 		t.Helper()
 		c := newContainer(t, w.Namespace, d.Spec.Template, d.Spec.Template.Spec.InitContainers[0], mounted)

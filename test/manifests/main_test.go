@@ -14,6 +14,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/envtest"
 
 	"github.com/airflow-requeue/airflow-requeue/internal/controlplane"
+	"github.com/airflow-requeue/airflow-requeue/internal/programs"
 	"github.com/airflow-requeue/airflow-requeue/internal/tools"
 )
 
@@ -22,6 +23,8 @@ var (
 	servers *controlplane.ControlPlane
 	// kustomize is the path of the pinned program.
 	kustomize string
+	// built are our programs.
+	built programs.Built
 )
 
 func TestMain(m *testing.M) {
@@ -41,9 +44,19 @@ func run(ctx context.Context, m *testing.M) (code int, err error) {
 		return 0, err
 	}
 	kustomize = filepath.Join(dir, "kustomize")
+	folder, err := os.MkdirTemp("", "airflow-requeue-programs-")
+	if err != nil {
+		return 0, err
+	}
+	defer func() { _ = os.RemoveAll(folder) }()
+	if built, err = programs.Build(ctx, folder, nil, "watcher", "webhook"); err != nil {
+		return 0, err
+	}
 	servers, err = controlplane.Start(ctx, controlplane.Options{APIServerFlags: map[string][]string{
 		// As servers before 1.34 may be: informers need the right to list as well.
 		"feature-gates": {"WatchList=false,WatchListClient=false"},
+		// Nodes have the rights of nodes.
+		"authorization-mode": {"Node"}, "enable-admission-plugins": {"NodeRestriction"},
 	}})
 	if err != nil {
 		return 0, err

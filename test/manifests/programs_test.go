@@ -40,9 +40,6 @@ func TestTheProgramsRunAsTheManifestsSay(t *testing.T) {
 	granted(t, w.Namespace, all.rights())
 	secrets := secrets(t, w)
 
-	built, err := programs.Build(t.Context(), t.TempDir(), nil, "watcher", "webhook")
-	require.NoError(t, err)
-
 	for _, name := range []string{"webhook", "watcher"} {
 		t.Run(name, func(t *testing.T) {
 			d := into[appsv1.Deployment](t, all, "Deployment", "airflow-requeue-"+name)

@@ -40,10 +40,8 @@ func TestEveryRowOfTheTableIsPlayed(t *testing.T) {
 	assert.Equal(t, docs, slices.Compact(played), "the tests are in the order of docs/scenarios.md")
 }
 
-func TestEveryTestThatThePromisesNameIsThere(t *testing.T) {
+func TestEveryTestThatTheDocsNameIsThere(t *testing.T) {
 	t.Parallel()
-	promises, err := os.ReadFile(root + "/docs/promises.md")
-	require.NoError(t, err)
 	there := map[string]bool{}
 	require.NoError(t, filepath.WalkDir(root, func(path string, entry fs.DirEntry, err error) error {
 		if err != nil || entry.IsDir() || !strings.HasSuffix(path, "_test.go") {
@@ -55,9 +53,13 @@ func TestEveryTestThatThePromisesNameIsThere(t *testing.T) {
 		}
 		return err
 	}))
-	named := regexp.MustCompile("`((?:Test|Fuzz)\\w+)`").FindAllSubmatch(promises, -1)
-	require.Greater(t, len(named), 30)
-	for _, name := range named {
-		assert.True(t, there[string(name[1])], "docs/promises.md names %s", name[1])
+	for doc, least := range map[string]int{"promises.md": 30, "threats.md": 10} {
+		text, err := os.ReadFile(filepath.Join(root, "docs", doc))
+		require.NoError(t, err)
+		named := regexp.MustCompile("`((?:Test|Fuzz)\\w+)`").FindAllSubmatch(text, -1)
+		require.Greater(t, len(named), least)
+		for _, name := range named {
+			assert.True(t, there[string(name[1])], "docs/%s names %s", doc, name[1])
+		}
 	}
 }

@@ -1,10 +1,7 @@
 package scenarios
 
 import (
-	"encoding/json"
 	"maps"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -23,45 +20,18 @@ const root = "../.."
 // plantedPatience is how long a case on planted programs waits for what may never come.
 const plantedPatience = 15 * time.Second
 
-// edit is a piece of a source file, which must be there exactly once, and what takes its place.
-type edit struct{ file, old, new string }
-
-// overlay writes a fault's files and returns what `go build` takes for them.
-func overlay(t *testing.T, dir string, fault []edit) []string {
-	t.Helper()
-	sources := map[string]string{}
-	for _, e := range fault {
-		if sources[e.file] == "" {
-			content, err := os.ReadFile(filepath.Join(root, e.file))
-			require.NoError(t, err)
-			sources[e.file] = string(content)
-		}
-		require.Equal(t, 1, strings.Count(sources[e.file], e.old), "%s has exactly once: %s", e.file, e.old)
-		sources[e.file] = strings.Replace(sources[e.file], e.old, e.new, 1)
-	}
-	replace := map[string]string{}
-	for name, content := range sources {
-		source, err := filepath.Abs(filepath.Join(root, name))
-		require.NoError(t, err)
-		replace[source] = filepath.Join(dir, strings.ReplaceAll(name, "/", "-"))
-		require.NoError(t, os.WriteFile(replace[source], []byte(content), 0o600))
-	}
-	raw, err := json.Marshal(map[string]any{"Replace": replace})
-	require.NoError(t, err)
-	path := filepath.Join(dir, "overlay.json")
-	require.NoError(t, os.WriteFile(path, raw, 0o600))
-	return []string{"-overlay=" + path}
-}
+// edit is a piece of a fault.
+type edit = programs.Edit
 
 // plant builds the program that has the fault; the other is as it ships.
 func plant(t *testing.T, fault []edit) programs.Built {
 	t.Helper()
 	dir := t.TempDir()
 	faulty := "watcher"
-	if strings.HasPrefix(fault[0].file, "pkg/mutate/") {
+	if strings.HasPrefix(fault[0][0], "pkg/mutate/") {
 		faulty = "webhook"
 	}
-	built, err := programs.Build(t.Context(), dir, overlay(t, dir, fault), faulty)
+	built, err := programs.Build(t.Context(), dir, programs.Overlay(t, root, dir, fault), faulty)
 	require.NoError(t, err)
 	all := maps.Clone(shared.Built)
 	maps.Copy(all, built)
@@ -73,7 +43,7 @@ func TestEveryRowOfTheTableHasAFaultToPlant(t *testing.T) {
 	docs := documented(t)
 	assert.ElementsMatch(t, docs, slices.Collect(maps.Keys(faults())), "a fault for each row, and no other")
 	for row, fault := range faults() {
-		overlay(t, t.TempDir(), fault)
+		programs.Overlay(t, root, t.TempDir(), fault)
 		assert.NotEmpty(t, fault, row)
 	}
 }
