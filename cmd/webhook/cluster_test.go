@@ -82,7 +82,7 @@ func (c *cluster) register(t *testing.T, name, url string, caBundle []byte) {
 			FailurePolicy:           ptr.To(admissionregistrationv1.Fail),
 			ReinvocationPolicy:      ptr.To(admissionregistrationv1.IfNeededReinvocationPolicy),
 			SideEffects:             ptr.To(admissionregistrationv1.SideEffectClassNone),
-			TimeoutSeconds:          ptr.To(int32(2)),
+			TimeoutSeconds:          ptr.To(int32(30)), // and not 2: a slow machine is no fault
 			ObjectSelector:          &metav1.LabelSelector{MatchLabels: map[string]string{requeue.LabelKubernetesExecutor: "True"}},
 			Rules: []admissionregistrationv1.RuleWithOperations{{
 				Operations: []admissionregistrationv1.OperationType{admissionregistrationv1.Create},

@@ -40,7 +40,7 @@ func TestRunHoldsPodsThroughTheAPIServer(t *testing.T) {
 	program := startProgram(t,
 		"--listen=127.0.0.1:0", "--metrics-listen=127.0.0.1:0",
 		"--tls-cert-file="+certificate.cert, "--tls-private-key-file="+certificate.key, "--signing-keys-dir="+keysDir,
-		"--airflow-user="+schedulerUser, "--lease-max-age=5s", "--no-leader-release-after=8s", "--shutdown-delay=2s",
+		"--airflow-user="+schedulerUser, "--lease-max-age=15s", "--no-leader-release-after=18s", "--shutdown-delay=2s",
 		"--kubeconfig="+cluster.kubeconfig(t),
 	)
 	cluster.register(t, "airflow-requeue", "https://"+program.reviews+"/mutate", ca.pem)
