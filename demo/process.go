@@ -3,13 +3,13 @@ package main
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"os/exec"
-	"runtime"
 	"syscall"
 	"time"
+
+	"github.com/airflow-requeue/airflow-requeue/internal/child"
 )
 
 // stopTimeout is what a process may take to end by itself.
@@ -20,7 +20,7 @@ const stopTimeout = 10 * time.Second
 type process struct {
 	name  string
 	log   string
-	ended chan struct{} // closed when it is gone
+	ended <-chan struct{} // closed when it is gone
 }
 
 // start runs a program until the context ends, when it is asked to end too. Should it end before, early is told why.
@@ -30,33 +30,22 @@ func start(ctx context.Context, name, program, log string, args []string, early 
 		return nil, fmt.Errorf("starting %s: %w", name, err)
 	}
 	defer output.Close() // the process has its own
-	p := &process{name: name, log: log, ended: make(chan struct{})}
 	cmd := exec.CommandContext(ctx, program, args...)
 	cmd.Stdout, cmd.Stderr = output, output
-	cmd.SysProcAttr = dieWithParent()
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
 	cmd.WaitDelay = stopTimeout
-	started := make(chan error)
-	go func() {
-		runtime.LockOSThread() // the process dies with this thread: see dieWithParent
-		defer runtime.UnlockOSThread()
-		err := cmd.Start()
-		started <- err
-		if err != nil {
-			return
-		}
-		defer close(p.ended)
-		cause := cmd.Wait()
-		if cause == nil {
-			cause = errors.New("exit status 0")
-		}
-		if ctx.Err() == nil {
-			early(fmt.Errorf("%s has ended: %w: %s", name, cause, p.lastWords()))
-		}
-	}()
-	if err := <-started; err != nil {
+	ended, err := child.Start(cmd)
+	if err != nil {
 		return nil, fmt.Errorf("starting %s: %w", name, err)
 	}
+	p := &process{name: name, log: log, ended: ended}
+	go func() {
+		<-ended
+		if ctx.Err() == nil {
+			early(fmt.Errorf("%s has ended: %s: %s", name, cmd.ProcessState, p.lastWords()))
+		}
+	}()
 	return p, nil
 }
 

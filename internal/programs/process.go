@@ -4,12 +4,13 @@ import (
 	"context"
 	"io"
 	"os/exec"
-	"runtime"
 	"sync"
 	"syscall"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
+
+	"github.com/airflow-requeue/airflow-requeue/internal/child"
 )
 
 // Process is a run of a program.
@@ -34,23 +35,13 @@ func Start(t testing.TB, log *Log, program string, args ...string) *Process {
 // StartIn is Start with an environment, as exec.Cmd takes it.
 func StartIn(t testing.TB, log *Log, environment []string, program string, args ...string) *Process {
 	t.Helper()
-	ended := make(chan struct{})
 	cmd := exec.CommandContext(context.WithoutCancel(t.Context()), program, args...) // it is the cleanup that ends it
 	cmd.Env = environment
-	p := &Process{Log: log, Ended: ended, t: t, cmd: cmd}
+	p := &Process{Log: log, t: t, cmd: cmd}
 	cmd.Stdout, cmd.Stderr = io.MultiWriter(&p.Stdout, log), log
-	cmd.SysProcAttr = dieWithParent()
-	started := make(chan error)
-	go func() {
-		runtime.LockOSThread() // the program dies with this thread, see dieWithParent
-		defer close(ended)
-		err := cmd.Start()
-		started <- err
-		if err == nil {
-			_ = cmd.Wait()
-		}
-	}()
-	if err := <-started; !assert.NoError(t, err) {
+	ended, err := child.Start(cmd)
+	p.Ended = ended
+	if !assert.NoError(t, err) {
 		<-ended
 		return p
 	}

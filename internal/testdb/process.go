@@ -5,10 +5,11 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/airflow-requeue/airflow-requeue/internal/child"
 )
 
 const (
@@ -58,9 +59,8 @@ func command(tb testing.TB, dir, program string, args ...string) *exec.Cmd {
 	cmd.WaitDelay = stopTimeout
 	cmd.Dir = dir
 	cmd.Env = append(os.Environ(), "LC_ALL=C.UTF-8", "HOME="+dir)
-	cmd.SysProcAttr = dieWithParent()
 	if os.Geteuid() == 0 {
-		cmd.SysProcAttr.Credential = &syscall.Credential{Uid: nobody, Gid: nobody}
+		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: nobody, Gid: nobody}}
 	}
 	return cmd
 }
@@ -79,22 +79,13 @@ func start(tb testing.TB, dir string, ready func() error, program string, args .
 	var log bytes.Buffer
 	cmd := command(tb, dir, program, args...)
 	cmd.Stdout, cmd.Stderr = &log, &log
-	started, ended := make(chan error), make(chan struct{})
-	go func() {
-		runtime.LockOSThread() // the server dies with this thread, see dieWithParent
-		defer close(ended)
-		err := cmd.Start()
-		started <- err
-		if err == nil {
-			_ = cmd.Wait()
-		}
-	}()
-	if err := <-started; err != nil {
+	ended, err := child.Start(cmd)
+	if err != nil {
 		tb.Fatal(err)
 	}
 	tb.Cleanup(func() { <-ended })
 
-	err := ready()
+	err = ready()
 	for deadline := time.Now().Add(startTimeout); err != nil && time.Now().Before(deadline); err = ready() {
 		select {
 		case <-ended:

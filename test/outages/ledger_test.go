@@ -119,10 +119,10 @@ func (l *load) unsettled() []string {
 	for _, id := range l.names {
 		e := l.tasks[id]
 		waits := alive[id] && l.stays[e.fate]
-		// What came and went unheld while no watch could be had was never seen.
+		// A pod that came and went unheld while no watch could be had was never seen.
 		unseen := !e.made.IsZero() && !e.held && !alive[id]
-		reported := e.fate != unplaced || !e.vanished && !unseen
-		if !e.succeeded && len(e.failed) == 0 && !waits && reported {
+		silent := e.fate == unplaced && (e.vanished || unseen)
+		if !e.succeeded && len(e.failed) == 0 && !waits && !silent {
 			left = append(left, fmt.Sprintf("task %s is lost: %d starts, held at first %t", id, len(e.starts), e.held))
 		}
 	}

@@ -1,9 +1,0 @@
-//go:build !linux
-
-package testdb
-
-import "syscall"
-
-func dieWithParent() *syscall.SysProcAttr {
-	return &syscall.SysProcAttr{}
-}
