@@ -38,7 +38,8 @@ type Released struct {
 
 // ReleaseAll lifts every hold of an installation and takes every finalizer off: for emergencies, for uninstalling, and
 // for the webhook when no watcher leads. It needs no metadata database and no signing key, may run at any time, also
-// beside a watcher, and may be repeated: no attached pod keeps a hold, no pod a finalizer.
+// beside a watcher, and may be repeated: no attached pod keeps a hold, no pod a finalizer. It ends when that is so of the
+// pods that were tracked when it began and of their replacements, however many are held meanwhile.
 func ReleaseAll(ctx context.Context, client kubernetes.Interface, opts ReleaseOptions) (Released, error) {
 	r := releaser{writer: writer{client}, opts: opts}
 	for {
@@ -57,14 +58,20 @@ func ReleaseAll(ctx context.Context, client kubernetes.Interface, opts ReleaseOp
 
 type releaser struct {
 	writer
-	opts ReleaseOptions
-	done Released
+	opts  ReleaseOptions
+	first map[string]bool // the chains of pods that were tracked at first
+	done  Released
 }
 
-// pass takes each tracked pod one step further and returns how many are still tracked. A pod that fails keeps no other
-// from being released.
+// pass takes each tracked pod one step further and returns how many of those that matter are still tracked. A pod that
+// fails keeps no other from being released. Where a watcher works and pods go on coming, some are always under way: all
+// are released, but only those that were there at first are waited for.
 func (r *releaser) pass(ctx context.Context) (left int, err error) {
 	var failed failures
+	begins := r.first == nil
+	if begins {
+		r.first = map[string]bool{}
+	}
 	for _, namespace := range r.opts.Namespaces {
 		pods, err := r.list(ctx, namespace)
 		if err != nil {
@@ -77,6 +84,9 @@ func (r *releaser) pass(ctx context.Context) (left int, err error) {
 		byUID := map[string]*corev1.Pod{} // pointers into the sorted list
 		for i := range pods {
 			byUID[string(pods[i].UID)] = &pods[i]
+			if begins {
+				r.first[chain(&pods[i])] = true
+			}
 		}
 		for i := range pods {
 			gone, err := r.release(ctx, &pods[i], byUID)
@@ -85,13 +95,11 @@ func (r *releaser) pass(ctx context.Context) (left int, err error) {
 			}
 			switch {
 			case apierrors.IsNotFound(err):
-			case errors.Is(err, errStale):
-				left++
 			case ctx.Err() != nil:
 				return left, context.Cause(ctx)
-			case err != nil:
+			case err != nil && !errors.Is(err, errStale):
 				failed.add(err)
-			case !gone:
+			case !gone && r.first[chain(&pods[i])]:
 				left++
 			}
 		}
@@ -116,6 +124,11 @@ func (f *failures) err() error {
 		return fmt.Errorf("%w (and %d more errors)", f.first, f.n-1)
 	}
 	return f.first
+}
+
+// chain names a pod and all that replace it.
+func chain(pod *corev1.Pod) string {
+	return pod.Namespace + "/" + cmp.Or(pod.Annotations[requeue.AnnotationOrigin], pod.Name)
 }
 
 func rank(pod *corev1.Pod) int {

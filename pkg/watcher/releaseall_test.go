@@ -2,7 +2,9 @@ package watcher_test
 
 import (
 	"fmt"
+	"net/http"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -330,6 +332,30 @@ func TestAReplacementIsReleasedOnlyAfterItsPredecessor(t *testing.T) {
 	require.True(t, requeue.Held(w.now(pod.Name+"-r1")), "were it gone, a watcher would report both")
 	require.Equal(t, watcher.Released{Reported: 1, Stripped: 1}, w.releaseAll())
 	w.eventually("the failure is seen", func() bool { return slices.Equal(w.executor.saw(), []string{"failed " + pod.Name + "-r1"}) })
+}
+
+func TestReleaseAllEndsThoughPodsComeAndGoMeanwhile(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	leaving := func(n int) string { // takes two looks, since the executor is to see it before it goes
+		pod := w.started(w.submit(w.queued(fmt.Sprintf("leaving-%d", n))))
+		w.delete(pod.Name)
+		return pod.Name
+	}
+	first, n := leaving(0), 0
+	client := w.wired(&wire{bell: w.bell, via: func(next http.RoundTripper) http.RoundTripper {
+		return roundTripper(func(r *http.Request) (*http.Response, error) {
+			response, err := next.RoundTrip(r)
+			if r.Method == http.MethodGet && strings.HasPrefix(r.URL.Query().Get("labelSelector"), requeue.LabelTracked) {
+				n++
+				leaving(n)
+			}
+			return response, err
+		})
+	}})
+	require.Equal(t, watcher.Released{Released: 2}, w.releaseAllBy(client), "the first, and who came in time for the second look")
+	require.Equal(t, attached, howLeft(w.now(first)))
+	require.Empty(t, w.now(first).Finalizers)
 }
 
 func TestReleaseAllReleasesThePodsOfItsOwnInstallationOnly(t *testing.T) {
