@@ -116,20 +116,20 @@ func TestReleaseAllEndsWhileAWatcherWorksAndPodsGoOnFailing(t *testing.T) {
 	then := s.left()
 	watcher := s.startWatcher(s.watcherConfig())
 	stop := s.work(time.Second/4, day()...)
-	released := func() {
+	released := func() int {
 		t.Helper()
 		release := s.release(s.watcherConfig())
 		assert.Zero(t, release.Exit())
 		release.sparing()
 		t.Log(release.Stdout.String())
-		assert.Positive(t, release.did().all())
+		return release.did().all()
 	}
-	released() // before the watcher leads: the Lease of the killed one is not over yet
+	assert.Positive(t, released()) // before the watcher leads: the Lease of the killed one is not over yet
 	until(t, "the watcher leads", func() bool { return watcher.metric("airflow_requeue_leader") == 1 })
 	s.untilHolding()
-	for range 3 {
+	for times, beside := 0, 0; times < 3 || beside == 0; times++ { // the watcher may have been quicker with all that it found
 		s.untilReplaced(time.Now())
-		released()
+		beside += released()
 	}
 	stop()
 	until(t, "what was held at the start is let go or settled", func() bool {
