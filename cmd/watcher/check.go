@@ -29,7 +29,7 @@ func check(ctx context.Context, o *options, log *slog.Logger, stdout io.Writer) 
 	ctx, cancel := context.WithTimeoutCause(ctx, o.timeout, fmt.Errorf("--timeout=%s is over", o.timeout))
 	defer cancel()
 	all := preflight.Run(ctx, client, preflight.Options{
-		Installation: o.installation, Namespaces: o.namespaces, Lease: o.lease, Policy: o.policy, Database: o.database,
+		Installation: o.installation, Namespaces: o.namespaces, Shards: o.shards, Lease: o.lease, Policy: o.policy, Database: o.database,
 		Keys: func() (requeue.Keys, error) { return keyfile.Load(o.signingKeys) }, Clock: clock.RealClock{}, Starting: o.init})
 	if o.output == outputJSON {
 		encoder := json.NewEncoder(stdout)

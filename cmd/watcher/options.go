@@ -43,10 +43,12 @@ type options struct {
 
 	installation string
 	namespaces   []string
+	shards       int
+	shard        int
 	database     tidb.Source
 	signingKeys  string
 
-	lease          watcher.LeaseOptions
+	lease          watcher.LeaseOptions // Name is that of the only shard
 	policy         requeue.Policy
 	replacedPodTTL time.Duration
 
@@ -115,6 +117,11 @@ func (o *options) watchFlags(g *flags.Groups, ownNamespace string) {
 	lease.DurationVar(&o.lease.RenewDeadline, "lease-renew-deadline", 10*time.Second, "how long a leader that can't renew goes on; then it exits")
 	lease.DurationVar(&o.lease.RetryPeriod, "lease-retry-period", 2*time.Second, "time between two renewals")
 
+	shards := g.Add("Shards: where several watchers share the namespaces")
+	shards.IntVar(&o.shards, "shards", 1, "`number` of parts that the namespaces are split into; give the webhook and all watchers the same")
+	shards.IntVar(&o.shard, "shard", noShard, "`part` that this watcher serves, from 0; its Lease is <lease-name>-<part>. Needed where there are several")
+	shards.Lookup("shard").DefValue = "0" // for help: it shows no default that is zero
+
 	flags.AddPolicyFlags(g.Add("Policy: defaults for pods without tuning annotations; give the webhook the same"), &o.policy)
 
 	settle := g.Add("Settling")
@@ -141,10 +148,16 @@ func parse(args []string, ownNamespace string) (o *options, help string, err err
 	return o, "", o.validate()
 }
 
+// noShard is what --shard is where it was not given: two watchers that both serve the first shard leave the second alone.
+const noShard = -1
+
 // complete fills in the defaults that depend on other flags and on the process.
 func (o *options) complete() error {
 	if o.lease.Name == "" {
 		o.lease.Name = o.installation
+	}
+	if o.shards == 1 && o.shard == noShard {
+		o.shard = 0
 	}
 	if o.database == (tidb.Source{}) {
 		o.database.File = databaseFile
@@ -182,6 +195,9 @@ func (o *options) validate() error {
 		"--database-url-file and --database-url-env: give one: it says where the SQLAlchemy URL of Airflow's metadata database is")
 	must(o.signingKeys != "", "--signing-keys-dir is empty: give the directory where the Secret with the signing keys is mounted")
 	must(o.lease.Namespace != "", "--lease-namespace is empty: give the namespace of the Lease, or set POD_NAMESPACE")
+	must(o.shards >= 1, "--shards=%d: use 1, or how many watchers share the namespaces", o.shards)
+	must(o.shards < 1 || o.shard < o.shards && (o.shard >= 0 || o.command == commandCheck && o.shard == noShard),
+		"--shard=%d: use 0 to %d, one for each of the --shards", o.shard, o.shards-1)
 	must(o.lease.Duration > o.lease.RenewDeadline && o.lease.RenewDeadline > 2*o.lease.RetryPeriod && o.lease.RetryPeriod > 0,
 		"--lease-duration must be above --lease-renew-deadline, and that above twice --lease-retry-period")
 	must(o.replacedPodTTL >= 0, "--replaced-pod-ttl=%s: use 0 or more", o.replacedPodTTL)

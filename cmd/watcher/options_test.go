@@ -2,6 +2,8 @@ package main
 
 import (
 	"bytes"
+	"log/slog"
+	"strings"
 	"testing"
 	"time"
 
@@ -29,6 +31,15 @@ func TestParse(t *testing.T) {
 		{"somebody has to work", append([]string{"--workers=0"}, enough...), own, "--workers=0: use 1 or more"},
 		{"a time to live has no sign", append([]string{"--replaced-pod-ttl=-1s"}, enough...), own, "--replaced-pod-ttl=-1s: use 0 or more"},
 		{"a storm breaker has no sign", append([]string{"--storm-breaker=-1"}, enough...), own, "--storm-breaker=-1: use 0 for no limit"},
+		{"there is a shard", append([]string{"--shards=0"}, enough...), own, "--shards=0: use 1, or how many watchers share the namespaces"},
+		{"the only shard need not be told", append([]string{"--shards=1"}, enough...), own, ""},
+		{"the only shard may be told", append([]string{"--shards=1", "--shard=0"}, enough...), own, ""},
+		{"one of several shards must be told", append([]string{"--shards=3"}, enough...), own, "--shard=-1: use 0 to 2, one for each of the --shards"},
+		{"the last shard", append([]string{"--shards=3", "--shard=2"}, enough...), own, ""},
+		{"a shard past the last", append([]string{"--shards=3", "--shard=3"}, enough...), own, "--shard=3: use 0 to 2, one for each of the --shards"},
+		{"a check looks at all shards", append([]string{"check", "--shards=3"}, enough...), own, ""},
+		{"a check may be of a watcher's flags", append([]string{"check", "--shards=3", "--shard=1"}, enough...), own, ""},
+		{"a release is of all shards", []string{"release", "--all", "--shards=2"}, own, "unknown flag: --shards"},
 		{"a policy must be meant", append([]string{"--max-retries=-2"}, enough...), own, "--max-retries=-2: use 0 for off"},
 		{"the installation is a label", append([]string{"--installation=a/b"}, enough...), own, "--installation=a/b: it names objects"},
 		{"an unknown flag leads to help", []string{"--retries=1"}, own, "see --help"},
@@ -64,6 +75,29 @@ func TestDefaultsFollowTheInstallation(t *testing.T) {
 	assert.Zero(t, o.stormBreaker, "off")
 }
 
+func TestAWatcherServesTheNamespacesOfItsShard(t *testing.T) {
+	for _, c := range []struct {
+		args       string
+		namespaces []string
+		lease      string
+		log        string
+	}{
+		{"", []string{"team-a", "team-b", "team-c"}, "airflow-requeue", ""},
+		{"--shards=2 --shard=0", []string{"team-a", "team-c"}, "airflow-requeue-0", ""},
+		{"--shards=2 --shard=1 --lease-name=blue", []string{"team-b"}, "blue-1", ""},
+		{"--shards=4 --shard=1", nil, "airflow-requeue-1", "level=WARN msg=\"no namespace is in this shard\" shard=1 shards=4 namespaces=\"[team-a team-b team-c]\"\n"},
+	} {
+		o, _, err := parse(append([]string{"--namespace=team-a,team-b,team-c"}, strings.Fields(c.args)...), "airflow")
+		require.NoError(t, err)
+		var log bytes.Buffer
+		namespaces, lease := o.served(slog.New(slog.NewTextHandler(&log, nil)))
+		assert.Equal(t, c.namespaces, namespaces)
+		assert.Equal(t, c.lease, lease.Name)
+		_, line, _ := strings.Cut(log.String(), " ") // after the time
+		assert.Equal(t, c.log, line)
+	}
+}
+
 func TestAnOperatorsBoundsAreTaken(t *testing.T) {
 	o, _, err := parse([]string{"--database-url-file=f", "--storm-breaker=30", "--max-retries-cap=5", "--backoff-floor=20s"}, "airflow")
 	require.NoError(t, err)
@@ -74,7 +108,7 @@ func TestAnOperatorsBoundsAreTaken(t *testing.T) {
 
 func TestHelpExplainsEachCommandsFlags(t *testing.T) {
 	for command, want := range map[string][]string{
-		"":             {"release --all", "check [flags]", "--database-url-file", "--max-retries", "Leader election:"},
+		"":             {"release --all", "check [flags]", "--database-url-file", "--max-retries", "Leader election:", "--shard part"},
 		commandCheck:   {"--init", "--output", "--database-url-file"},
 		commandRelease: {"release --all", "--all", "--timeout"},
 	} {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"strconv"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -54,12 +55,13 @@ func watch(ctx context.Context, o *options, log *slog.Logger) error {
 	if err := broadcaster.StartRecordingToSinkWithContext(ctx); err != nil {
 		return fmt.Errorf("starting the event recorder: %w", err)
 	}
+	namespaces, lease := o.served(log)
 	batcher := tidb.NewBatcher(db.Lookup, tidb.MaxRefs)
 	w, err := watcher.New(
-		watcher.Options{Installation: o.installation, Namespaces: o.namespaces, Policy: o.policy,
+		watcher.Options{Installation: o.installation, Namespaces: namespaces, Policy: o.policy,
 			ReplacedPodTTL: o.replacedPodTTL, Workers: o.workers, StormBreaker: o.stormBreaker},
 		watcher.Dependencies{Client: client, Rows: batcher, Sealer: sealer, Clock: clock.RealClock{}, Log: log,
-			Events: broadcaster.NewRecorder(scheme.Scheme, "airflow-requeue-watcher"), Registry: registry})
+			Events: broadcaster.NewRecorder(scheme.Scheme, "airflow-requeue-watcher"), Registry: o.labelled(registry)})
 	if err != nil {
 		return err
 	}
@@ -75,15 +77,31 @@ func watch(ctx context.Context, o *options, log *slog.Logger) error {
 		if err := w.Start(ctx); err != nil {
 			return err
 		}
-		log.Info("watching", "installation", o.installation, "namespaces", o.namespaces, "database", db.Schema().String(),
+		log.Info("watching", "installation", o.installation, "namespaces", namespaces, "shard", o.shard, "shards", o.shards, "database", db.Schema().String(),
 			"metrics", listener.Addr().String())
-		return watcher.RunElected(ctx, client, o.lease, w.Ready, w.Lead, log)
+		return watcher.RunElected(ctx, client, lease, w.Ready, w.Lead, log)
 	})
 	if err := group.Wait(); err != nil && !errors.Is(err, context.Canceled) {
 		return err
 	}
 	log.Info("stopped")
 	return nil
+}
+
+// served are the namespaces of this watcher's shard, and its Lease. One without a namespace leads all the same: another
+// namespace may be in its shard.
+func (o *options) served(log *slog.Logger) ([]string, watcher.LeaseOptions) {
+	namespaces, lease := requeue.InShard(o.namespaces, o.shard, o.shards), o.lease
+	lease.Name = requeue.LeaseOf(lease.Name, o.shard, o.shards)
+	if len(namespaces) == 0 {
+		log.Warn("no namespace is in this shard", "shard", o.shard, "shards", o.shards, "namespaces", o.namespaces)
+	}
+	return namespaces, lease
+}
+
+// labelled has the watcher's metrics name its shard.
+func (o *options) labelled(registry prometheus.Registerer) prometheus.Registerer {
+	return prometheus.WrapRegistererWith(prometheus.Labels{"shard": strconv.Itoa(o.shard)}, registry)
 }
 
 // listenedTo is the API server's client, and a gauge that says whether that answers.

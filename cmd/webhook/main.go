@@ -6,9 +6,11 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"net"
 	"os"
 	"os/signal"
+	"slices"
 	"syscall"
 	"time"
 
@@ -58,14 +60,14 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	return p.serve(ctx)
 }
 
-// program is what runs: two servers, and what follows the key files, the certificate and the Lease.
+// program is what runs: two servers, and what follows the key files, the certificate and the Leases.
 type program struct {
 	*options
 	slog        *slog.Logger
 	registry    *prometheus.Registry
 	keys        *keyfile.Source
 	certificate *httpserve.Certificate
-	leader      *mutate.Leader
+	leaders     map[int]*mutate.Leader // of the shards that have namespaces
 	webhook     *mutate.Webhook
 }
 
@@ -90,16 +92,6 @@ func newProgram(o *options, log *slog.Logger) (*program, error) {
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	metrics := mutate.NewMetrics(registry)
-	leader := mutate.NewLeader(mutate.LeaderOptions{
-		Leases:       client.CoordinationV1().Leases(o.leaseNamespace),
-		Name:         o.leaseName,
-		MaxAge:       o.leaseMaxAge,
-		ReleaseAfter: o.releaseAfter,
-		Sweep:        sweep(client, o, log),
-		Metrics:      metrics,
-		Log:          log,
-		Clock:        clock.RealClock{},
-	})
 	marker := mutate.Marker{
 		Installation:  o.installation,
 		Namespaces:    o.namespaces,
@@ -111,24 +103,54 @@ func newProgram(o *options, log *slog.Logger) (*program, error) {
 		Observe:       o.mode == modeObserve,
 		AnyAirflow:    o.anyAirflow,
 	}
-	return &program{
+	p := &program{
 		options:     o,
 		slog:        log,
 		registry:    registry,
 		keys:        keys,
 		certificate: httpserve.NewCertificate(o.tlsCert, o.tlsKey, log),
-		leader:      leader,
-		webhook:     &mutate.Webhook{Mark: marker.Mark, Ready: leader.Ready, Metrics: metrics, Log: log},
-	}, nil
+		leaders:     follow(client, o, metrics, log),
+	}
+	p.webhook = &mutate.Webhook{Mark: marker.Mark, Ready: p.ready, Metrics: metrics, Log: log}
+	return p, nil
 }
 
-// sweep lifts every hold of the installation, as the watcher's own `release --all` does.
-func sweep(client kubernetes.Interface, o *options, log *slog.Logger) func(context.Context) error {
+// follow makes the Leaders, by shard. Nobody needs that of a shard without a namespace.
+func follow(client kubernetes.Interface, o *options, metrics *mutate.Metrics, log *slog.Logger) map[int]*mutate.Leader {
+	leaders := map[int]*mutate.Leader{}
+	for shard := range o.shards {
+		namespaces := requeue.InShard(o.namespaces, shard, o.shards)
+		if len(namespaces) == 0 {
+			continue
+		}
+		leaders[shard] = mutate.NewLeader(mutate.LeaderOptions{
+			Shard:        shard,
+			Leases:       client.CoordinationV1().Leases(o.leaseNamespace),
+			Name:         requeue.LeaseOf(o.leaseName, shard, o.shards),
+			MaxAge:       o.leaseMaxAge,
+			ReleaseAfter: o.releaseAfter,
+			Sweep:        sweep(client, o.installation, namespaces, log),
+			Metrics:      metrics,
+			Log:          log,
+			Clock:        clock.RealClock{},
+		})
+	}
+	return leaders
+}
+
+// ready reports whether a watcher leads for a namespace and can decide.
+func (p *program) ready(namespace string) bool {
+	leader, ok := p.leaders[requeue.Shard(namespace, p.shards)]
+	return ok && leader.Ready()
+}
+
+// sweep lifts every hold of the installation in some namespaces, as the watcher's own `release --all` does.
+func sweep(client kubernetes.Interface, installation string, namespaces []string, log *slog.Logger) func(context.Context) error {
 	return func(ctx context.Context) error {
-		opts := watcher.ReleaseOptions{Installation: o.installation, Namespaces: o.namespaces, Clock: clock.RealClock{}, Log: log}
+		opts := watcher.ReleaseOptions{Installation: installation, Namespaces: namespaces, Clock: clock.RealClock{}, Log: log}
 		done, err := watcher.ReleaseAll(ctx, client, opts)
 		if done != (watcher.Released{}) {
-			log.Info("holds lifted", "released", done.Released, "reported", done.Reported, "deleted", done.Deleted, "stripped", done.Stripped)
+			log.Info("holds lifted", "namespaces", namespaces, "released", done.Released, "reported", done.Reported, "deleted", done.Deleted, "stripped", done.Stripped)
 		}
 		return err
 	}
@@ -156,7 +178,9 @@ func (p *program) serve(ctx context.Context) error {
 	group, serving := errgroup.WithContext(serving)
 	group.Go(func() error { return p.certificate.Run(serving) })
 	group.Go(func() error { p.keys.Run(serving); return nil })
-	group.Go(func() error { p.leader.Run(serving); return nil })
+	for _, leader := range p.leaders {
+		group.Go(func() error { leader.Run(serving); return nil })
+	}
 	group.Go(func() error {
 		return httpserve.Serve(serving, httpserve.New(handler, p.certificate.Config(), p.slog), reviews)
 	})
@@ -164,7 +188,7 @@ func (p *program) serve(ctx context.Context) error {
 		return httpserve.Serve(serving, httpserve.New(httpserve.Admin(p.registry, p.checks(ctx)...), nil, p.slog), admin)
 	})
 	p.slog.Info("serving", "reviews", reviews.Addr().String(), "metrics", admin.Addr().String(), "installation", p.installation,
-		"namespaces", p.namespaces, "mode", p.mode)
+		"namespaces", p.namespaces, "shards", p.shards, "mode", p.mode)
 	context.AfterFunc(ctx, func() { p.slog.Info("shutting down", "delay", p.shutdownDelay) })
 	return group.Wait()
 }
@@ -172,10 +196,13 @@ func (p *program) serve(ctx context.Context) error {
 // checks are what /readyz asks. That a watcher leads is not among them: without a leader this process lets pods through
 // and lifts holds, and taken out of its Service it would only make every pod wait for a webhook that nobody answers for.
 func (p *program) checks(ctx context.Context) []httpserve.Check {
-	return []httpserve.Check{
+	checks := []httpserve.Check{
 		{Name: "shutdown", Ready: func() error { return context.Cause(ctx) }},
 		{Name: "certificate", Ready: p.certificate.Ready},
 		{Name: "signing keys", Ready: func() error { return p.keys.Keys().Validate() }},
-		{Name: "lease", Ready: p.leader.Alive},
 	}
+	for _, shard := range slices.Sorted(maps.Keys(p.leaders)) {
+		checks = append(checks, httpserve.Check{Name: "lease", Ready: p.leaders[shard].Alive})
+	}
+	return checks
 }

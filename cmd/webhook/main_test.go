@@ -125,7 +125,7 @@ func TestRunHoldsPodsThroughTheAPIServer(t *testing.T) {
 		metrics := program.get("/metrics").body
 		assert.Contains(t, metrics, `airflow_requeue_admissions_total{outcome="OtherUser"} 1`)
 		assert.Contains(t, metrics, `airflow_requeue_admissions_total{outcome="Internal"} 0`)
-		assert.Contains(t, metrics, `airflow_requeue_leader_ready 1`)
+		assert.Contains(t, metrics, `airflow_requeue_leader_ready{shard="0"} 1`)
 	})
 	t.Run("while the leader is not ready, a pod goes unheld and holds stay", func(t *testing.T) {
 		held := scheduler.create(t, airflowPod())

@@ -40,6 +40,7 @@ type options struct {
 
 	leaseNamespace string
 	leaseName      string
+	shards         int
 	leaseMaxAge    time.Duration
 	releaseAfter   time.Duration
 
@@ -76,8 +77,9 @@ func newOptions(ownNamespace string) (*options, *flags.Groups) {
 	leader := g.Add("The watcher that leads")
 	leader.StringVar(&o.leaseNamespace, "lease-namespace", ownNamespace, "`namespace` of the watcher's Lease")
 	leader.StringVar(&o.leaseName, "lease-name", "", "`name` of the watcher's Lease (default: the installation's)")
+	leader.IntVar(&o.shards, "shards", 1, "`number` of parts that the namespaces are split into, each with a watcher of its own that leads; give all watchers the same")
 	leader.DurationVar(&o.leaseMaxAge, "lease-max-age", 30*time.Second, "pods are held for as long after a renewal of the Lease was seen")
-	leader.DurationVar(&o.releaseAfter, "no-leader-release-after", time.Minute, "lift every hold when no renewal was seen for this long, and again each time it has passed")
+	leader.DurationVar(&o.releaseAfter, "no-leader-release-after", time.Minute, "lift every hold (of the shard) when no renewal was seen for this long, and again each time it has passed")
 
 	flags.AddPolicyFlags(g.Add("Policy: defaults for pods without tuning annotations; give the watcher the same"), &o.policy)
 
@@ -142,6 +144,7 @@ func (o *options) validate() error {
 	must(!slices.Contains(o.airflowUsers, "") && !slices.Contains(o.airflowGroups, ""), "--airflow-user and --airflow-group must not be empty")
 	must(!slices.Contains(o.airflowUsers, o.watcherUser), "--airflow-user and --watcher-user are both %s: give each its own account", o.watcherUser)
 	must(o.mode == modeEnforce || o.mode == modeObserve, "--mode=%s: use %s or %s", o.mode, modeEnforce, modeObserve)
+	must(o.shards >= 1, "--shards=%d: use 1, or how many watchers share the namespaces", o.shards)
 	must(o.leaseMaxAge >= minLeaseAge, "--lease-max-age=%s: use %s or more, time to see a renewal", o.leaseMaxAge, minLeaseAge)
 	must(o.releaseAfter >= o.leaseMaxAge, "--no-leader-release-after=%s: use --lease-max-age (%s) or more: pods may be held until then",
 		o.releaseAfter, o.leaseMaxAge)

@@ -33,7 +33,7 @@ func TestParseFillsInDefaults(t *testing.T) {
 		watcherUser:    "system:serviceaccount:airflow:airflow-requeue-watcher",
 		airflowUsers:   []string{schedulerUser},
 		mode:           "enforce",
-		leaseNamespace: "airflow", leaseName: "airflow-requeue", leaseMaxAge: 30 * time.Second, releaseAfter: time.Minute,
+		leaseNamespace: "airflow", leaseName: "airflow-requeue", shards: 1, leaseMaxAge: 30 * time.Second, releaseAfter: time.Minute,
 		policy:        requeue.DefaultPolicy(),
 		shutdownDelay: 5 * time.Second, log: flags.Log{Level: "info", Format: "json"},
 	}, o)
@@ -51,11 +51,38 @@ func TestParseTakesRepeatedFlags(t *testing.T) {
 	assert.Equal(t, 3, o.policy.MaxRetries)
 }
 
-func TestTheFlagsReachThePods(t *testing.T) {
-	files := t.TempDir()
-	kubeconfig := filepath.Join(files, "kubeconfig")
+// nowhere is the kubeconfig of an API server that does not answer.
+func nowhere(t *testing.T) string {
+	t.Helper()
+	kubeconfig := filepath.Join(t.TempDir(), "kubeconfig")
 	require.NoError(t, os.WriteFile(kubeconfig, []byte(`{"clusters":[{"name":"a","cluster":{"server":"https://127.0.0.1:1"}}],
 		"contexts":[{"name":"a","context":{"cluster":"a"}}],"current-context":"a"}`), 0o600))
+	return kubeconfig
+}
+
+func TestTheLeaseOfEachShardWithANamespaceIsFollowed(t *testing.T) {
+	for shards, want := range map[string]map[int]string{
+		"1": {0: "airflow-requeue"},
+		"2": {0: "airflow-requeue-0"}, // both namespaces are in it
+		"4": {0: "airflow-requeue-0", 2: "airflow-requeue-2"},
+	} {
+		o, _, err := parse([]string{"--namespace=team-a,team-c", "--shards=" + shards, "--airflow-user=" + schedulerUser,
+			"--signing-keys-dir=" + writeKeys(t), "--kubeconfig=" + nowhere(t)}, namespace)
+		require.NoError(t, err)
+		program, err := newProgram(o, slog.New(slog.DiscardHandler))
+		require.NoError(t, err)
+		got := map[int]string{}
+		for shard, leader := range program.leaders {
+			got[shard] = leader.Name
+		}
+		assert.Equal(t, want, got)
+		assert.False(t, program.ready("team-a"), "nobody leads")
+		assert.False(t, program.ready("team-d"), "nor for a namespace that is not served")
+	}
+}
+
+func TestTheFlagsReachThePods(t *testing.T) {
+	kubeconfig := nowhere(t)
 	for _, c := range []struct {
 		flag, airflow string
 		want          mutate.Outcome
@@ -100,6 +127,7 @@ func TestParseSaysWhatIsWrongAndWhatWouldBeRight(t *testing.T) {
 		{"one account for both", "--airflow-user=a --watcher-user=a", "airflow", "--airflow-user and --watcher-user are both a: give each its own account"},
 		{"an installation that is no label", "--airflow-user=a --installation=Blue_1", "airflow", "--installation=Blue_1: it names objects and is the value of a label: use up to 63 of a-z, 0-9 and '-'"},
 		{"the system's namespace", "--airflow-user=a --namespace=kube-system", "airflow", "--namespace=kube-system: never; run Airflow's workers elsewhere"},
+		{"no shard", "--airflow-user=a --shards=0", "airflow", "--shards=0: use 1, or how many watchers share the namespaces"},
 		{"a lease that is always too old", "--airflow-user=a --lease-max-age=1s", "airflow", "--lease-max-age=1s: use 5s or more, time to see a renewal"},
 		{"a sweep while pods are held", "--airflow-user=a --no-leader-release-after=10s", "airflow", "--no-leader-release-after=10s: use --lease-max-age (30s) or more: pods may be held until then"},
 		{"a delay before the end", "--airflow-user=a --shutdown-delay=-1s", "airflow", "--shutdown-delay=-1s: use 0 or more"},
@@ -125,7 +153,7 @@ func TestRunPrintsHelp(t *testing.T) {
 
 	assert.Empty(t, stderr.String())
 	for _, flag := range []string{"listen", "metrics-listen", "tls-cert-file", "tls-private-key-file", "signing-keys-dir", "installation",
-		"namespace", "lease-namespace", "lease-name", "lease-max-age", "no-leader-release-after", "watcher-user", "airflow-user", "airflow-group", "mode", "hold-unsupported-airflow",
+		"namespace", "lease-namespace", "lease-name", "shards", "lease-max-age", "no-leader-release-after", "watcher-user", "airflow-user", "airflow-group", "mode", "hold-unsupported-airflow",
 		"max-retries", "excluded-container-reasons", "backoff", "image-pull-grace", "start-deadline", "avoid-failed-node", "max-retries-cap", "backoff-floor", "clock-skew",
 
 		"task-queued-timeout", "kubeconfig", "log-level", "log-format", "shutdown-delay"} {

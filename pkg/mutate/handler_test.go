@@ -35,7 +35,7 @@ func serve(tb testing.TB, mark func(*unstructured.Unstructured, Request) Result,
 	s := &served{registry: prometheus.NewRegistry(), log: &bytes.Buffer{}, stamps: allStamps}
 	handler, err := Handler(&Webhook{
 		Mark:    mark,
-		Ready:   func() bool { return ready },
+		Ready:   func(namespace string) bool { return ready && namespace == "airflow" },
 		Metrics: NewMetrics(s.registry),
 		Log:     slog.New(slog.NewTextHandler(s.log, nil)),
 	})

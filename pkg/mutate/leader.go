@@ -2,9 +2,9 @@ package mutate
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
+	"strconv"
 	"sync"
 	"time"
 
@@ -28,21 +28,24 @@ type LeaseGetter interface {
 
 // LeaderOptions say how a Leader looks for the watcher that leads.
 type LeaderOptions struct {
+	Shard        int // whose Lease it is
 	Leases       LeaseGetter
 	Name         string        // the Lease's
 	MaxAge       time.Duration // a leader that was not seen to renew for longer leads no more
 	ReleaseAfter time.Duration // how long no renewal is seen before all holds are lifted, and how often from then on
-	// Sweep lifts all holds; it is repeatable. Its context ends when a watcher leads again.
+	// Sweep lifts all holds of the shard's namespaces; it is repeatable. Its context ends when a watcher leads again.
 	Sweep   func(context.Context) error
 	Metrics *Metrics
 	Log     *slog.Logger
 	Clock   clock.WithTicker
 }
 
-// Leader follows the watcher that leads. While none does, pods are not to be held, and after a while all holds are
-// lifted: a finished pod that stays held occupies an executor slot for ever.
+// Leader follows the watcher that leads for a shard. While none does, pods of its namespaces are not to be held, and after
+// a while all their holds are lifted: a finished pod that stays held occupies an executor slot for ever.
 type Leader struct {
 	LeaderOptions
+
+	shard string // as metrics have it
 
 	mu       sync.Mutex
 	seen     leadership
@@ -56,7 +59,10 @@ type Leader struct {
 
 // NewLeader returns a Leader that has seen nothing yet: pods are not held.
 func NewLeader(opts LeaderOptions) *Leader {
-	return &Leader{LeaderOptions: opts}
+	l := &Leader{LeaderOptions: opts, shard: strconv.Itoa(opts.Shard)}
+	l.Log = opts.Log.With("lease", opts.Name)
+	l.Metrics.follow(l.shard)
+	return l
 }
 
 // Ready reports whether a watcher leads and can decide.
@@ -71,7 +77,7 @@ func (l *Leader) Alive() error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.looked.IsZero() || l.Clock.Since(l.looked) > stuckAfter {
-		return errors.New("not looking at the watcher's lease")
+		return fmt.Errorf("not looking at the watcher's lease %s", l.Name)
 	}
 	return nil
 }
@@ -136,9 +142,9 @@ func (l *Leader) tell(now time.Time, err error) {
 	if failing := err != nil; failing != l.failing {
 		l.failing = failing
 		if failing {
-			l.Log.Warn("lease can't be read", "lease", l.Name, "error", fmt.Errorf("reading lease %s: %w", l.Name, err))
+			l.Log.Warn("lease can't be read", "error", fmt.Errorf("reading lease %s: %w", l.Name, err))
 		} else {
-			l.Log.Info("lease can be read again", "lease", l.Name)
+			l.Log.Info("lease can be read again")
 		}
 	}
 	state := "no leader, pods are not held"
@@ -152,7 +158,7 @@ func (l *Leader) tell(now time.Time, err error) {
 		l.state = state
 		l.Log.Info("leader changed", "state", state, "holder", l.seen.last.holder)
 	}
-	l.Metrics.leaderReady(l.seen.ready(now, l.MaxAge))
+	l.Metrics.leaderReady(l.shard, l.seen.ready(now, l.MaxAge))
 }
 
 func (l *Leader) sweepDue() bool {
@@ -182,7 +188,7 @@ func (l *Leader) sweep(ctx context.Context) {
 			result = sweepFailed
 			l.Log.Warn("lifting all holds failed", "error", err)
 		}
-		l.Metrics.swept(result)
+		l.Metrics.swept(l.shard, result)
 		l.mu.Lock()
 		defer l.mu.Unlock()
 		cancel()

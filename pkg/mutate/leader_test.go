@@ -114,11 +114,11 @@ func TestLeaderLogsEveryChangeOnce(t *testing.T) {
 	f.pass(t, 10*time.Second)
 
 	assert.Equal(t, []string{
-		`level=INFO msg="leader changed" state="no leader, pods are not held" holder=""`,
-		`level=INFO msg="leader changed" state="leader ready, pods are held" holder=watcher-1`,
-		`level=INFO msg="leader changed" state="leader not ready, pods are not held" holder=watcher-1`,
+		`level=INFO msg="leader changed" lease=airflow-requeue state="no leader, pods are not held" holder=""`,
+		`level=INFO msg="leader changed" lease=airflow-requeue state="leader ready, pods are held" holder=watcher-1`,
+		`level=INFO msg="leader changed" lease=airflow-requeue state="leader not ready, pods are not held" holder=watcher-1`,
 		`level=WARN msg="lease can't be read" lease=airflow-requeue error="reading lease airflow-requeue: connection refused"`,
-		`level=INFO msg="leader changed" state="no leader, pods are not held" holder=watcher-1`,
+		`level=INFO msg="leader changed" lease=airflow-requeue state="no leader, pods are not held" holder=watcher-1`,
 		`level=INFO msg="lease can be read again" lease=airflow-requeue`,
 	}, strings.Split(strings.TrimSpace(f.log.String()), "\n"))
 }
@@ -148,7 +148,7 @@ func TestLeaderSweepsWhenNoneLeads(t *testing.T) {
 		f.pass(t, 130*time.Second)
 		assert.Equal(t, []time.Duration{62 * time.Second, 122 * time.Second}, f.swept)
 		assert.Equal(t, map[string]int{"failed": 2}, f.counts())
-		assert.Contains(t, f.log.String(), `msg="lifting all holds failed" error=forbidden`)
+		assert.Contains(t, f.log.String(), `msg="lifting all holds failed" lease=airflow-requeue error=forbidden`)
 	})
 	t.Run("not while a watcher leads that is not ready", func(t *testing.T) {
 		f := newFollower(t, nothing)
@@ -211,12 +211,12 @@ func (g getterFunc) Get(ctx context.Context, _ string, _ metav1.GetOptions) (*co
 
 func TestLeaderIsAliveWhileItLooks(t *testing.T) {
 	f := newFollower(t, nothing)
-	assert.EqualError(t, f.Alive(), "not looking at the watcher's lease")
+	assert.EqualError(t, f.Alive(), "not looking at the watcher's lease airflow-requeue")
 	f.err = errors.New("connection refused")
 	f.pass(t, 4*time.Second)
 	assert.NoError(t, f.Alive(), "to fail is to look")
 	f.clock.Step(stuckAfter + 1)
-	assert.EqualError(t, f.Alive(), "not looking at the watcher's lease")
+	assert.EqualError(t, f.Alive(), "not looking at the watcher's lease airflow-requeue")
 }
 
 func TestLeaderRunLooksEveryTwoSecondsAndReturns(t *testing.T) {

@@ -28,7 +28,7 @@ type Request struct {
 	Namespace   string // the object may not name one
 	User        string
 	Groups      []string
-	LeaderReady bool // a watcher leads and can decide
+	LeaderReady bool // a watcher leads for the namespace and can decide
 }
 
 // Result is what Mark did.

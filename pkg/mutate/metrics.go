@@ -12,11 +12,12 @@ type Metrics struct {
 	admissions *prometheus.CounterVec
 	seconds    prometheus.Histogram
 	refusals   *prometheus.CounterVec
-	leader     prometheus.Gauge
+	leader     *prometheus.GaugeVec
 	sweeps     *prometheus.CounterVec
 }
 
-// NewMetrics registers the metrics; every label value is there from the start, so that a rate has a zero to rise from.
+// NewMetrics registers the metrics; every label value is there from the start, those of a shard from when its leader is
+// followed, so that a rate has a zero to rise from.
 func NewMetrics(registry prometheus.Registerer) *Metrics {
 	m := &Metrics{
 		admissions: prometheus.NewCounterVec(prometheus.CounterOpts{
@@ -29,18 +30,15 @@ func NewMetrics(registry prometheus.Registerer) *Metrics {
 		refusals: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "airflow_requeue_requests_refused_total", Help: "Requests that were not an admission review of a pod, by HTTP status.",
 		}, []string{"code"}),
-		leader: prometheus.NewGauge(prometheus.GaugeOpts{
-			Name: "airflow_requeue_leader_ready", Help: "1 while this webhook sees a watcher lead that can decide, and so holds pods.",
-		}),
+		leader: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "airflow_requeue_leader_ready", Help: "1 while this webhook sees a watcher of the shard lead that can decide, and so holds pods of its namespaces.",
+		}, []string{"shard"}),
 		sweeps: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "airflow_requeue_sweeps_total", Help: "Times that all holds were lifted because no watcher led.",
-		}, []string{"result"}),
+			Name: "airflow_requeue_sweeps_total", Help: "Times that all holds of a shard were lifted because no watcher led.",
+		}, []string{"shard", "result"}),
 	}
 	for _, o := range Outcomes() {
 		m.admissions.WithLabelValues(string(o))
-	}
-	for _, result := range []string{sweepDone, sweepFailed, sweepStopped} {
-		m.sweeps.WithLabelValues(result)
 	}
 	registry.MustRegister(m.admissions, m.seconds, m.refusals, m.leader, m.sweeps)
 	return m
@@ -59,11 +57,20 @@ func (m *Metrics) admitted(o Outcome, took time.Duration) {
 
 func (m *Metrics) refused(code int) { m.refusals.WithLabelValues(strconv.Itoa(code)).Inc() }
 
-func (m *Metrics) leaderReady(ready bool) {
-	m.leader.Set(0)
-	if ready {
-		m.leader.Set(1)
+// follow begins to tell of a shard's leader.
+func (m *Metrics) follow(shard string) {
+	m.leaderReady(shard, false)
+	for _, result := range []string{sweepDone, sweepFailed, sweepStopped} {
+		m.sweeps.WithLabelValues(shard, result)
 	}
 }
 
-func (m *Metrics) swept(result string) { m.sweeps.WithLabelValues(result).Inc() }
+func (m *Metrics) leaderReady(shard string, ready bool) {
+	value := 0.0
+	if ready {
+		value = 1
+	}
+	m.leader.WithLabelValues(shard).Set(value)
+}
+
+func (m *Metrics) swept(shard, result string) { m.sweeps.WithLabelValues(shard, result).Inc() }

@@ -48,7 +48,7 @@ const (
 	UnsupportedAirflow Outcome = "UnsupportedAirflow"
 	// NotTaskInstance: does not name a task instance; Result.Err says what is missing.
 	NotTaskInstance Outcome = "NotTaskInstance"
-	// NoLeader: no watcher leads that can decide.
+	// NoLeader: no watcher leads for the namespace that can decide.
 	NoLeader Outcome = "NoLeader"
 	// TooLarge: the job spec does not fit in an annotation, or the pod would not fit in etcd with it.
 	TooLarge Outcome = "TooLarge"

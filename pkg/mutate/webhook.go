@@ -20,7 +20,7 @@ import (
 // difference between the object's text and our way to write the same object, which is more than Mark changed.
 type Webhook struct {
 	Mark    func(*unstructured.Unstructured, Request) Result
-	Ready   func() bool // a watcher leads and can decide
+	Ready   func(namespace string) bool // a watcher leads for the namespace and can decide
 	Metrics *Metrics
 	Log     *slog.Logger
 
@@ -88,7 +88,7 @@ func (w *Webhook) mark(review model.AdmissionReview) (result Result, changes []b
 		Namespace:   review.Namespace,
 		User:        review.UserInfo.Username,
 		Groups:      review.UserInfo.Groups,
-		LeaderReady: w.Ready(),
+		LeaderReady: w.Ready(review.Namespace),
 	})
 	after, err := snapshot(pod)
 	if err == nil {

@@ -123,7 +123,7 @@ func (i *installation) serve(name string, authorityUntil, certificateUntil time.
 	i.T.Helper()
 	certificate, ca := issue(i.T, name, authorityUntil, certificateUntil)
 	marker := mutate.Marker{Installation: i.Namespace, Namespaces: []string{i.Namespace}, Policy: requeue.DefaultPolicy(), Sealer: i.Sealer}
-	handler, err := mutate.Handler(&mutate.Webhook{Mark: marker.Mark, Ready: func() bool { return true },
+	handler, err := mutate.Handler(&mutate.Webhook{Mark: marker.Mark, Ready: func(string) bool { return true },
 		Metrics: mutate.NewMetrics(prometheus.NewRegistry()), Log: slog.New(slog.DiscardHandler)})
 	require.NoError(i.T, err)
 	server := httptest.NewUnstartedServer(handler)
@@ -192,8 +192,14 @@ func (i *installation) registered() {
 // lead writes the Lease of a watcher that has led for an hour.
 func (i *installation) lead(holder, ready string, renewed time.Time) *coordinationv1.Lease {
 	i.T.Helper()
+	return i.leadFor(0, holder, ready, renewed)
+}
+
+// leadFor is lead for a shard.
+func (i *installation) leadFor(shard int, holder, ready string, renewed time.Time) *coordinationv1.Lease {
+	i.T.Helper()
 	lease, err := i.Client.CoordinationV1().Leases(i.Namespace).Create(i.T.Context(), &coordinationv1.Lease{
-		ObjectMeta: metav1.ObjectMeta{Name: i.Namespace, Labels: map[string]string{requeue.LabelReady: ready}},
+		ObjectMeta: metav1.ObjectMeta{Name: requeue.LeaseOf(i.Namespace, shard, i.options.Shards), Labels: map[string]string{requeue.LabelReady: ready}},
 		Spec: coordinationv1.LeaseSpec{HolderIdentity: &holder, RenewTime: ptr.To(metav1.NewMicroTime(renewed)),
 			AcquireTime: ptr.To(metav1.NewMicroTime(time.Now().Add(-time.Hour)))}}, metav1.CreateOptions{})
 	require.NoError(i.T, err)

@@ -2,6 +2,8 @@ package preflight
 
 import (
 	"context"
+	"fmt"
+	"strings"
 	"time"
 
 	coordinationv1 "k8s.io/api/coordination/v1"
@@ -13,14 +15,31 @@ import (
 	"github.com/airflow-requeue/airflow-requeue/pkg/requeue"
 )
 
-// leader says whether a watcher leads and can decide.
-func (c *checker) leader(ctx context.Context) Finding {
+// leaderOf names the check.
+func (c *checker) leaderOf(shard int) string {
+	if c.shards() == 1 {
+		return "leader"
+	}
+	return fmt.Sprintf("leader of shard %d", shard)
+}
+
+// leader says whether a watcher of a shard leads and can decide.
+func (c *checker) leader(ctx context.Context, shard int) Finding {
+	namespaces, whose := requeue.InShard(c.Namespaces, shard, c.shards()), ""
+	if len(namespaces) == 0 {
+		return warn("give webhook and watchers fewer --shards, or leave this one's watcher out: a namespace goes to a shard by its name",
+			"not needed: of %s none is in this shard", count(len(c.Namespaces), "namespace"))
+	}
+	if c.shards() > 1 {
+		whose = ", for " + strings.Join(namespaces, ", ")
+	}
 	toDo := "normal before the first watcher has started; else see its pods: kubectl -n " + c.Lease.Namespace +
 		" get pods -l app.kubernetes.io/component=watcher; pods start unheld meanwhile, as without airflow-requeue"
-	lease, err := c.client.CoordinationV1().Leases(c.Lease.Namespace).Get(ctx, c.Lease.Name, metav1.GetOptions{})
+	name := requeue.LeaseOf(c.Lease.Name, shard, c.shards())
+	lease, err := c.client.CoordinationV1().Leases(c.Lease.Namespace).Get(ctx, name, metav1.GetOptions{})
 	switch {
 	case apierrors.IsNotFound(err):
-		return warn(toDo, "none: there is no Lease %s in namespace %s", c.Lease.Name, c.Lease.Namespace)
+		return warn(toDo, "none%s: there is no Lease %s in namespace %s", whose, name, c.Lease.Namespace)
 	case err != nil:
 		return c.untold(err)
 	}
@@ -29,15 +48,15 @@ func (c *checker) leader(ctx context.Context) Finding {
 	age := c.Clock.Since(renewed)
 	switch {
 	case holder == "":
-		return warn(toDo, "none: the last one has given the Lease up")
+		return warn(toDo, "none%s: the last one has given the Lease up", whose)
 	case age.Abs() > c.Lease.Duration && !c.renews(ctx, lease):
-		return warn(toDo, "none: %s last renewed the Lease %s ago, by its own clock", holder, age.Round(time.Second))
+		return warn(toDo, "none%s: %s last renewed the Lease %s ago, by its own clock", whose, holder, age.Round(time.Second))
 	case lease.Labels[requeue.LabelReady] != "true":
 		return warn("see its log for why: kubectl -n "+c.Lease.Namespace+" logs POD; pods start unheld meanwhile, as without airflow-requeue",
-			"%s, which can't read the metadata database", holder)
+			"%s, which can't read the metadata database%s", holder, whose)
 	}
-	c.lease = lease
-	return ok("%s, which can decide", holder)
+	c.leases[shard] = lease
+	return ok("%s, which can decide%s", holder, whose)
 }
 
 // renews reports whether a Lease that looks stale is renewed all the same: the clocks of its holder and ours may differ. A

@@ -108,9 +108,12 @@ func Rights(o Options) []Right {
 			Right{Verbs: []string{"create"}, Group: "events.k8s.io", Resource: "events", Namespace: namespace},
 			Right{Verbs: []string{"list", "watch"}, Resource: "namespaces", Name: namespace})
 	}
-	return append(all,
-		Right{Verbs: []string{"create"}, Group: "coordination.k8s.io", Resource: "leases", Namespace: o.Lease.Namespace},
-		Right{Verbs: []string{"get", "update"}, Group: "coordination.k8s.io", Resource: "leases", Namespace: o.Lease.Namespace, Name: o.Lease.Name})
+	all = append(all, Right{Verbs: []string{"create"}, Group: "coordination.k8s.io", Resource: "leases", Namespace: o.Lease.Namespace})
+	for shard := range o.shards() { // the watchers of all shards have one account: the webhook knows no other
+		all = append(all, Right{Verbs: []string{"get", "update"}, Group: "coordination.k8s.io", Resource: "leases", Namespace: o.Lease.Namespace,
+			Name: requeue.LeaseOf(o.Lease.Name, shard, o.shards())})
+	}
+	return all
 }
 
 func (r Right) String() string {

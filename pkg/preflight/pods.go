@@ -106,11 +106,11 @@ func (c *checker) airflow(ctx context.Context) Finding {
 	if err != nil {
 		return c.untold(err)
 	}
-	return judgeWorkers(pods, c.lease)
+	return judgeWorkers(pods, func(namespace string) *coordinationv1.Lease { return c.leases[requeue.Shard(namespace, c.shards())] })
 }
 
-// judgeWorkers goes by the worker pods, and by the Lease of a watcher that leads; nil where none does.
-func judgeWorkers(pods []corev1.Pod, lease *coordinationv1.Lease) Finding {
+// judgeWorkers goes by the worker pods, and by the Lease of a watcher that leads for a namespace; nil where none does.
+func judgeWorkers(pods []corev1.Pod, leading func(namespace string) *coordinationv1.Lease) Finding {
 	var fresh, stamped int
 	airflows := map[string]bool{}
 	old := false
@@ -122,6 +122,7 @@ func judgeWorkers(pods []corev1.Pod, lease *coordinationv1.Lease) Finding {
 			old = true
 			continue
 		}
+		lease := leading(pod.Namespace)
 		if lease == nil || lease.Spec.AcquireTime == nil || pod.CreationTimestamp.Sub(lease.Spec.AcquireTime.Time) < settled {
 			continue
 		}

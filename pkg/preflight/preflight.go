@@ -61,7 +61,8 @@ func fail(toDo, format string, args ...any) Finding {
 type Options struct {
 	Installation string
 	Namespaces   []string
-	Lease        watcher.LeaseOptions
+	Shards       int                  // that share the namespaces; 0 is 1
+	Lease        watcher.LeaseOptions // Name is that of the only shard
 	Policy       requeue.Policy
 	Database     tidb.Source
 	Keys         func() (requeue.Keys, error)
@@ -73,6 +74,8 @@ type Options struct {
 	Starting bool
 }
 
+func (o Options) shards() int { return max(o.Shards, 1) }
+
 // lookTimeout bounds one check.
 const lookTimeout = 15 * time.Second
 
@@ -83,13 +86,13 @@ type checker struct {
 	client kubernetes.Interface
 	user   string                                   // who asks the API server, where that can be told
 	hook   *admissionregistrationv1.MutatingWebhook // once it is found
-	lease  *coordinationv1.Lease                    // once it is found, and fresh
+	leases map[int]*coordinationv1.Lease            // of the shards, once they are found, and fresh
 	read   []corev1.Pod                             // the worker pods, once they are read
 }
 
 // Run makes all checks, one after another. Where the API server does not answer, what depends on it is left out.
 func Run(ctx context.Context, client kubernetes.Interface, o Options) []Finding {
-	c := &checker{Options: o, client: client}
+	c := &checker{Options: o, client: client, leases: map[int]*coordinationv1.Lease{}}
 	var all []Finding
 	look := func(name string, needed bool, check func(context.Context) Finding) State {
 		ctx, cancel := context.WithTimeout(ctx, lookTimeout)
@@ -114,7 +117,9 @@ func Run(ctx context.Context, client kubernetes.Interface, o Options) []Finding 
 		}
 		look("webhook answers", false, c.answers)
 	}
-	look("leader", false, c.leader)
+	for shard := range c.shards() {
+		look(c.leaderOf(shard), false, func(ctx context.Context) Finding { return c.leader(ctx, shard) })
+	}
 	look("held pods", false, c.held)
 	look("worker pods", false, c.airflow)
 	look("Airflow's requeue", false, c.airflowsOwn)

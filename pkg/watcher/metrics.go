@@ -8,7 +8,8 @@ import (
 	"github.com/airflow-requeue/airflow-requeue/pkg/requeue"
 )
 
-// metrics are labelled by outcome and reason only: never by pod, task or namespace, whose number nothing bounds.
+// metrics are labelled by outcome and reason only, and by the program with its shard: never by pod, task or namespace, whose
+// number nothing bounds.
 type metrics struct {
 	outcomes  *prometheus.CounterVec
 	observed  *prometheus.CounterVec

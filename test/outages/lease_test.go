@@ -83,9 +83,9 @@ func TestAWatcherThatIsGoneOrHangsPastItsLeaseHoldsNobodyUpAndDoesNoHarmWhenItIs
 }
 
 // trackedNow are the pods that carry anything of ours that holds them.
-func (s *site) trackedNow() []string {
+func (l *load) trackedNow() []string {
 	var names []string
-	for name, p := range s.Pods() {
+	for name, p := range l.world.Pods() {
 		if requeue.Tracked(p) || requeue.Held(p) && requeue.Attached(p) {
 			names = append(names, name)
 		}
