@@ -19,9 +19,11 @@ func TestTheAPIServerTakesEveryObjectWithStrictValidation(t *testing.T) {
 	require.Len(t, airflow, 1)
 	require.Empty(t, airflow[0].GetLabels(), "Airflow's pods would be admitted otherwise than before")
 	applyAll(t, airflow)
-	namespace(t, "data", nil) // the example's
+	for _, name := range []string{"data", "team-a", "team-b"} { // the examples'
+		namespace(t, name, nil)
+	}
 
-	for _, name := range []string{"default", "release", "example"} {
+	for _, name := range []string{"default", "release", "example", "shards"} {
 		t.Run(name, func(t *testing.T) {
 			all := build(t, folder(t, name))
 			applyAll(t, all)
