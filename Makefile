@@ -64,8 +64,9 @@ controlplane: ## build etcd and kube-apiserver into the cache (once, about 4 min
 	@$(GO) run ./internal/controlplane/cmd/controlplane >/dev/null
 
 .PHONY: tools
-tools: ## build kustomize into the cache (once)
+tools: ## build kustomize and cert-manager into the cache (once, about 4 minutes)
 	@$(GO) run ./internal/tools/cmd/tool kustomize >/dev/null
+	@$(GO) run ./internal/tools/cmd/tool cert-manager >/dev/null
 
 .PHONY: databases
 databases: ## install PostgreSQL, PgBouncer and MariaDB where Debian's packages can be; else their tests skip

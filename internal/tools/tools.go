@@ -48,6 +48,14 @@ func Kustomize() Module {
 	}
 }
 
+// CertManager is cert-manager's controller and cainjector, which certificates of the manifests are tested with.
+func CertManager() Module {
+	return Module{
+		Name: "cert-manager", Dir: "internal/tools/cert-manager",
+		Binaries: []string{"controller", "cainjector"}, Takes: "about 3 minutes on 2 cores",
+	}
+}
+
 // Build returns the folder with the module's binaries. It builds them when the cache has none of this
 // go.mod, go.sum, Go version and platform, and says on w how far it is. Builds that race wait for one
 // another. The cache is the user's, or where AIRFLOW_REQUEUE_CACHE says.

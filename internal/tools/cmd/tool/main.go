@@ -1,4 +1,4 @@
-// Command tool prints the path of one of the project's tools, which it builds first if need be:
+// Command tool prints the path of one of the project's tools, a line for each of its programs. It builds it first if need be:
 //
 //	"$(go run ./internal/tools/cmd/tool golangci-lint)" run ./...
 package main
@@ -25,7 +25,7 @@ func main() {
 func run(args []string, stdout, stderr io.Writer) error {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	for _, module := range []tools.Module{tools.Lint(), tools.Kustomize()} {
+	for _, module := range []tools.Module{tools.Lint(), tools.Kustomize(), tools.CertManager()} {
 		if len(args) != 1 || args[0] != module.Name {
 			continue
 		}
@@ -33,8 +33,12 @@ func run(args []string, stdout, stderr io.Writer) error {
 		if err != nil {
 			return err
 		}
-		_, err = fmt.Fprintln(stdout, filepath.Join(dir, module.Name))
-		return err
+		for _, program := range module.Binaries {
+			if _, err := fmt.Fprintln(stdout, filepath.Join(dir, program)); err != nil {
+				return err
+			}
+		}
+		return nil
 	}
-	return fmt.Errorf("taking the arguments %q: want one of golangci-lint and kustomize", args)
+	return fmt.Errorf("taking the arguments %q: want one of golangci-lint, kustomize and cert-manager", args)
 }
