@@ -16,7 +16,7 @@ import (
 const drainTimeout = 10 * time.Second
 
 // New returns a server with bounds. tlsConfig is nil for plain HTTP. HTTP/1.1 is all that the API server, Prometheus and
-// the kubelet speak to it, and leaves HTTP/2's ways to exhaust a server out.
+// the kubelet speak to it, and leaves HTTP/2's ways to exhaust a server out: there are no streams to be limited.
 func New(handler http.Handler, tlsConfig *tls.Config, log *slog.Logger) *http.Server {
 	var protocols http.Protocols
 	protocols.SetHTTP1(true)
