@@ -66,7 +66,8 @@ type program struct {
 	slog        *slog.Logger
 	registry    *prometheus.Registry
 	keys        *keyfile.Source
-	certificate *httpserve.Certificate
+	certificate certificate
+	metrics     *mutate.Metrics
 	leaders     map[int]*mutate.Leader // of the shards that have namespaces
 	webhook     *mutate.Webhook
 }
@@ -89,6 +90,10 @@ func newProgram(o *options, log *slog.Logger) (*program, error) {
 	if err != nil {
 		return nil, fmt.Errorf("making a client: %w", err)
 	}
+	served, err := newCertificate(o, config, log)
+	if err != nil {
+		return nil, err
+	}
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	metrics := mutate.NewMetrics(registry)
@@ -108,7 +113,8 @@ func newProgram(o *options, log *slog.Logger) (*program, error) {
 		slog:        log,
 		registry:    registry,
 		keys:        keys,
-		certificate: httpserve.NewCertificate(o.tlsCert, o.tlsKey, log),
+		certificate: served,
+		metrics:     metrics,
 		leaders:     follow(client, o, metrics, log),
 	}
 	p.webhook = &mutate.Webhook{Mark: marker.Mark, Ready: p.ready, Metrics: metrics, Log: log}
@@ -161,6 +167,7 @@ func (p *program) serve(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	handler = mutate.Bound(handler, p.maxReviews, p.metrics)
 	var network net.ListenConfig
 	reviews, err := network.Listen(ctx, "tcp", p.listen)
 	if err != nil {

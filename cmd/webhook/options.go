@@ -26,8 +26,13 @@ const (
 )
 
 type options struct {
+	ownNamespace          string
 	listen, metricsListen string
 	tlsCert, tlsKey       string
+	selfSigned            string
+	injectInto            string
+	serviceName           string
+	maxReviews            int
 	signingKeys           string
 
 	installation  string
@@ -53,14 +58,18 @@ type options struct {
 
 // newOptions returns the flags and what they set; ownNamespace, empty when unknown, is a default of many.
 func newOptions(ownNamespace string) (*options, *flags.Groups) {
-	o := &options{policy: requeue.DefaultPolicy()}
+	o := &options{ownNamespace: ownNamespace, policy: requeue.DefaultPolicy()}
 	g := &flags.Groups{}
 
 	serving := g.Add("Serving")
 	serving.StringVar(&o.listen, "listen", ":8443", "`address` for admission reviews, by HTTPS, at /mutate")
 	serving.StringVar(&o.metricsListen, "metrics-listen", ":8080", "`address` for /livez, /readyz and /metrics, by plain HTTP")
-	serving.StringVar(&o.tlsCert, "tls-cert-file", "/etc/airflow-requeue/tls/tls.crt", "`file` with the serving certificate; followed as it changes")
-	serving.StringVar(&o.tlsKey, "tls-private-key-file", "/etc/airflow-requeue/tls/tls.key", "`file` with the certificate's private key; followed as it changes")
+	serving.StringVar(&o.tlsCert, "tls-cert-file", defaultTLSCert, "`file` with the serving certificate; followed as it changes")
+	serving.StringVar(&o.tlsKey, "tls-private-key-file", defaultTLSKey, "`file` with the certificate's private key; followed as it changes")
+	serving.StringVar(&o.selfSigned, "self-signed-secret", "", "instead of the files: `name` of a Secret beside the webhook that keeps an authority of its own, which signs what it serves by; without data the first replica fills it")
+	serving.StringVar(&o.injectInto, "inject-ca-into", "", "with --self-signed-secret: `name` of the MutatingWebhookConfiguration whose caBundle is kept right (default: somebody else sees to it)")
+	serving.StringVar(&o.serviceName, "service-name", "airflow-requeue-webhook", "with --self-signed-secret: `name` of the Service that the API server reaches the webhook by")
+	serving.IntVar(&o.maxReviews, "max-concurrent-reviews", 100, "`number` of reviews that may be under way; the pods of others go unheld, at once. 100 of large pods take a core a second, half of what the API server waits")
 	serving.DurationVar(&o.shutdownDelay, "shutdown-delay", 5*time.Second, "how long to serve on after SIGTERM, not ready, while endpoints drain")
 
 	scope := g.Add("Whose pods are held")
@@ -124,8 +133,8 @@ func (o *options) validate() error {
 	for _, f := range []struct{ name, value, what string }{
 		{"listen", o.listen, "an address such as :8443"},
 		{"metrics-listen", o.metricsListen, "an address such as :8080"},
-		{"tls-cert-file", o.tlsCert, "the serving certificate's file"},
-		{"tls-private-key-file", o.tlsKey, "the private key's file"},
+		{"tls-cert-file", o.tlsCert, "the serving certificate's file, or --self-signed-secret"},
+		{"tls-private-key-file", o.tlsKey, "the private key's file, or --self-signed-secret"},
 		{"signing-keys-dir", o.signingKeys, "the directory where the Secret with the signing keys is mounted"},
 		{"lease-namespace", o.leaseNamespace, "the watcher's namespace, or set POD_NAMESPACE"},
 		{"watcher-user", o.watcherUser, "the watcher's account, or set POD_NAMESPACE"},
@@ -148,8 +157,9 @@ func (o *options) validate() error {
 	must(o.leaseMaxAge >= minLeaseAge, "--lease-max-age=%s: use %s or more, time to see a renewal", o.leaseMaxAge, minLeaseAge)
 	must(o.releaseAfter >= o.leaseMaxAge, "--no-leader-release-after=%s: use --lease-max-age (%s) or more: pods may be held until then",
 		o.releaseAfter, o.leaseMaxAge)
+	must(o.maxReviews > 0, "--max-concurrent-reviews=%d: use 1 or more", o.maxReviews)
 	must(o.shutdownDelay >= 0, "--shutdown-delay=%s: use 0 or more", o.shutdownDelay)
-	errs = append(errs, flags.ValidatePolicy(o.policy))
+	errs = append(errs, o.validateCertificate(), flags.ValidatePolicy(o.policy))
 	return errors.Join(errs...)
 }
 

@@ -26,8 +26,10 @@ func TestParseFillsInDefaults(t *testing.T) {
 	require.NoError(t, err)
 	assert.Empty(t, help)
 	assert.Equal(t, &options{
-		listen: ":8443", metricsListen: ":8080",
+		ownNamespace: "airflow",
+		listen:       ":8443", metricsListen: ":8080",
 		tlsCert: "/etc/airflow-requeue/tls/tls.crt", tlsKey: "/etc/airflow-requeue/tls/tls.key",
+		serviceName: "airflow-requeue-webhook", maxReviews: 100,
 		signingKeys:  "/etc/airflow-requeue/signing-keys",
 		installation: "airflow-requeue", namespaces: []string{"airflow"},
 		watcherUser:    "system:serviceaccount:airflow:airflow-requeue-watcher",
@@ -132,7 +134,12 @@ func TestParseSaysWhatIsWrongAndWhatWouldBeRight(t *testing.T) {
 		{"a sweep while pods are held", "--airflow-user=a --no-leader-release-after=10s", "airflow", "--no-leader-release-after=10s: use --lease-max-age (30s) or more: pods may be held until then"},
 		{"a delay before the end", "--airflow-user=a --shutdown-delay=-1s", "airflow", "--shutdown-delay=-1s: use 0 or more"},
 		{"a mode that is none", "--airflow-user=a --mode=dry-run", "airflow", "--mode=dry-run: use enforce or observe"},
-		{"no certificate", "--airflow-user=a --tls-cert-file=", "airflow", "--tls-cert-file is empty: give the serving certificate's file"},
+		{"no certificate", "--airflow-user=a --tls-cert-file=", "airflow", "--tls-cert-file is empty: give the serving certificate's file, or --self-signed-secret"},
+		{"two certificates", "--airflow-user=a --self-signed-secret=ca --tls-cert-file=/tls.crt", "airflow", "--self-signed-secret and --tls-cert-file or --tls-private-key-file: give one or the other"},
+		{"a service that is none", "--airflow-user=a --self-signed-secret=ca --service-name=a.b", "airflow", "--service-name=a.b: give the name of a Service"},
+		{"another's certificate and our authority", "--airflow-user=a --inject-ca-into=a", "airflow", "--inject-ca-into goes with --self-signed-secret: whoever brings the certificate's files brings their authority"},
+		{"a Secret who knows where", "--airflow-user=a --watcher-user=b --namespace=a --lease-namespace=a --self-signed-secret=ca", "", "--self-signed-secret: the namespace of Secret and Service is unknown: set POD_NAMESPACE"},
+		{"no reviews", "--airflow-user=a --max-concurrent-reviews=0", "airflow", "--max-concurrent-reviews=0: use 1 or more"},
 		{"a policy that can't be meant", "--airflow-user=a --max-retries=-7", "airflow", "--max-retries=-7: use 0 for off, -1 for unlimited, or a number above"},
 		{"a flag that is none", "--hold", "airflow", "unknown flag: --hold; see --help"},
 		{"an argument", "--airflow-user=a now", "airflow", "unexpected argument now; see --help"},
@@ -152,7 +159,7 @@ func TestRunPrintsHelp(t *testing.T) {
 	require.NoError(t, run(t.Context(), []string{"--help"}, &stdout, &stderr))
 
 	assert.Empty(t, stderr.String())
-	for _, flag := range []string{"listen", "metrics-listen", "tls-cert-file", "tls-private-key-file", "signing-keys-dir", "installation",
+	for _, flag := range []string{"listen", "metrics-listen", "tls-cert-file", "tls-private-key-file", "self-signed-secret", "inject-ca-into", "service-name", "max-concurrent-reviews", "signing-keys-dir", "installation",
 		"namespace", "lease-namespace", "lease-name", "shards", "lease-max-age", "no-leader-release-after", "watcher-user", "airflow-user", "airflow-group", "mode", "hold-unsupported-airflow",
 		"max-retries", "excluded-container-reasons", "backoff", "image-pull-grace", "start-deadline", "avoid-failed-node", "max-retries-cap", "backoff-floor", "clock-skew",
 

@@ -19,7 +19,8 @@ import (
 // Path is where the webhook configuration is to send its requests.
 const Path = "/mutate"
 
-// maxBody bounds a request in bytes; the API server takes no object above 3 MiB.
+// maxBody bounds a request in bytes. The largest pod that can be created has 1.5 MiB, since etcd takes no more; the API server
+// takes 3 MiB, which may grow to twice that as text within the review's JSON. A review of a CREATE has it once.
 const maxBody = 10 << 20
 
 // Handler serves the webhook over HTTP. What is not an admission review of a pod gets a 4xx that says what is wrong.

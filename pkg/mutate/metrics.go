@@ -12,6 +12,8 @@ type Metrics struct {
 	admissions *prometheus.CounterVec
 	seconds    prometheus.Histogram
 	refusals   *prometheus.CounterVec
+	shed       prometheus.Counter
+	underWay   prometheus.Gauge
 	leader     *prometheus.GaugeVec
 	sweeps     *prometheus.CounterVec
 }
@@ -30,6 +32,12 @@ func NewMetrics(registry prometheus.Registerer) *Metrics {
 		refusals: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "airflow_requeue_requests_refused_total", Help: "Requests that were not an admission review of a pod, by HTTP status.",
 		}, []string{"code"}),
+		shed: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "airflow_requeue_reviews_shed_total", Help: "Requests answered at once, their pods going unheld, since as many reviews as may be were under way.",
+		}),
+		underWay: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "airflow_requeue_reviews_under_way", Help: "Requests that are being read, decided on or answered.",
+		}),
 		leader: prometheus.NewGaugeVec(prometheus.GaugeOpts{
 			Name: "airflow_requeue_leader_ready", Help: "1 while this webhook sees a watcher of the shard lead that can decide, and so holds pods of its namespaces.",
 		}, []string{"shard"}),
@@ -40,7 +48,7 @@ func NewMetrics(registry prometheus.Registerer) *Metrics {
 	for _, o := range Outcomes() {
 		m.admissions.WithLabelValues(string(o))
 	}
-	registry.MustRegister(m.admissions, m.seconds, m.refusals, m.leader, m.sweeps)
+	registry.MustRegister(m.admissions, m.seconds, m.refusals, m.shed, m.underWay, m.leader, m.sweeps)
 	return m
 }
 
