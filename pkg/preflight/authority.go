@@ -28,7 +28,7 @@ func (c *checker) authority(ctx context.Context) Finding {
 	certificates := "kubectl -n " + c.Lease.Namespace + " get certificates"
 	if len(config.CABundle) == 0 && config.Service != nil {
 		return fail("cert-manager's cainjector puts it there once the certificate is issued: "+certificates+
-			"; without cert-manager set caBundle yourself", "MutatingWebhookConfiguration %s has no caBundle yet", c.Installation)
+			"; a self-signed webhook puts it there itself, see its log; else set caBundle yourself", "MutatingWebhookConfiguration %s has no caBundle yet", c.Installation)
 	}
 	until, found := judgeAuthority(config.CABundle, c.Clock.Now(), "renew the authority, and put it into caBundle (cert-manager does both): "+certificates)
 	if found.State == Fail {

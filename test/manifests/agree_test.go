@@ -78,6 +78,23 @@ func TestTheObjectsAgree(t *testing.T) {
 	}
 }
 
+// TestTheSelfSignedWebhookNamesWhatThereIs is of what takes the place of cert-manager.
+func TestTheSelfSignedWebhookNamesWhatThereIs(t *testing.T) {
+	all := selfSigned(t, "elsewhere")
+	spec := into[appsv1.Deployment](t, all, "Deployment", "airflow-requeue-webhook").Spec.Template.Spec
+	secret := into[corev1.Secret](t, all, "Secret", "airflow-requeue-ca")
+	assert.Subset(t, spec.Containers[0].Args, []string{"--self-signed-secret=" + secret.Name, "--inject-ca-into=$(INSTALLATION)"})
+	into[admissionregistrationv1.MutatingWebhookConfiguration](t, all, "MutatingWebhookConfiguration", "elsewhere")
+	into[corev1.Service](t, all, "Service", "airflow-requeue-webhook") // the default of --service-name
+	for _, arg := range spec.Containers[0].Args {
+		assert.NotContains(t, arg, "--tls-")
+	}
+	require.Len(t, spec.Volumes, 1)
+	assert.Equal(t, "airflow-requeue-signing-keys", spec.Volumes[0].Secret.SecretName)
+	assert.Len(t, spec.Containers[0].VolumeMounts, 1)
+	assert.Empty(t, all.of("Issuer", "Certificate"))
+}
+
 // secretAt returns the Secret that is mounted where a flag points to.
 func secretAt(t *testing.T, d *appsv1.Deployment, flag string) string {
 	t.Helper()

@@ -23,7 +23,7 @@ func TestTheAPIServerTakesEveryObjectWithStrictValidation(t *testing.T) {
 		namespace(t, name, nil)
 	}
 
-	for _, name := range []string{"default", "release", "example", "shards"} {
+	for _, name := range []string{"default", "self-signed", "release", "example", "shards"} {
 		t.Run(name, func(t *testing.T) {
 			all := build(t, folder(t, name))
 			applyAll(t, all)

@@ -77,6 +77,7 @@ func testLeastRights(t *testing.T, component string, work func(context.Context, 
 // right is one verb of a rule.
 type right struct {
 	kind, name string
+	component  string
 	rule       int
 	verb       string
 	resource   string
@@ -95,15 +96,21 @@ func (r right) refusal() string {
 // granting returns all rights of a component's account.
 func granting(t *testing.T, component string) []right {
 	t.Helper()
+	return grantingIn(t, "base", component)
+}
+
+// grantingIn returns those that a folder grants.
+func grantingIn(t *testing.T, name, component string) []right {
+	t.Helper()
 	var all []right
-	for _, u := range build(t, folder(t, "base")).of("Role", "ClusterRole") {
+	for _, u := range build(t, folder(t, name)).of("Role", "ClusterRole") {
 		if u.GetLabels()["app.kubernetes.io/component"] != component {
 			continue
 		}
 		for i, rule := range decode[rbacv1.ClusterRole](t, u).Rules {
 			require.Len(t, rule.Resources, 1, "a rule for each resource")
 			for _, verb := range rule.Verbs {
-				all = append(all, right{kind: u.GetKind(), name: u.GetName(), rule: i, verb: verb, resource: rule.Resources[0]})
+				all = append(all, right{kind: u.GetKind(), name: u.GetName(), component: component, rule: i, verb: verb, resource: rule.Resources[0]})
 			}
 		}
 	}
@@ -116,8 +123,8 @@ func (r right) take(t *testing.T, all objects) {
 	t.Helper()
 	for _, u := range all.of(r.kind) {
 		role := decode[rbacv1.ClusterRole](t, u)
-		if r.kind == "Role" && u.GetName() != r.name {
-			continue
+		if r.kind == "Role" && u.GetName() != r.name || r.component != u.GetLabels()["app.kubernetes.io/component"] {
+			continue // the name of a ClusterRole is the installation's
 		}
 		rule := &role.Rules[r.rule]
 		require.Contains(t, rule.Verbs, r.verb)

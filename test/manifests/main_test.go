@@ -25,6 +25,8 @@ var (
 	kustomize string
 	// built are our programs.
 	built programs.Built
+	// certManager is the folder of cert-manager's programs.
+	certManager string
 )
 
 func TestMain(m *testing.M) {
@@ -44,6 +46,9 @@ func run(ctx context.Context, m *testing.M) (code int, err error) {
 		return 0, err
 	}
 	kustomize = filepath.Join(dir, "kustomize")
+	if certManager, err = tools.Build(ctx, os.Stderr, tools.CertManager()); err != nil {
+		return 0, err
+	}
 	folder, err := os.MkdirTemp("", "airflow-requeue-programs-")
 	if err != nil {
 		return 0, err
@@ -66,7 +71,7 @@ func run(ctx context.Context, m *testing.M) (code int, err error) {
 			err = stopped
 		}
 	}()
-	crds, err := certManager(ctx)
+	crds, err := certManagerAPI(ctx)
 	if err != nil {
 		return 0, err
 	}
@@ -76,12 +81,11 @@ func run(ctx context.Context, m *testing.M) (code int, err error) {
 	return m.Run(), nil
 }
 
-// certManager returns the files with the CRDs that certs/ uses, from cert-manager's own module.
-func certManager(ctx context.Context) ([]string, error) {
+// certManagerAPI is the folder with cert-manager's CRDs, from the module of the release that the manifests are written for.
+func certManagerAPI(ctx context.Context) ([]string, error) {
 	out, err := exec.CommandContext(ctx, "go", "list", "-m", "-f", "{{.Dir}}", "github.com/cert-manager/cert-manager").Output()
 	if err != nil {
 		return nil, fmt.Errorf("finding cert-manager's module: %w", err)
 	}
-	dir := filepath.Join(string(bytes.TrimSpace(out)), "deploy", "crds")
-	return []string{filepath.Join(dir, "cert-manager.io_certificates.yaml"), filepath.Join(dir, "cert-manager.io_issuers.yaml")}, nil
+	return filepath.Glob(filepath.Join(string(bytes.TrimSpace(out)), "deploy", "crds", "*.yaml"))
 }

@@ -14,7 +14,8 @@ import (
 
 func TestAnInstallationElsewhereNamesNothingOfTheFirst(t *testing.T) {
 	constant := strings.NewReplacer("ghcr.io/airflow-requeue/", "", "/etc/airflow-requeue/", "", "airflow-requeue.dev", "")
-	for _, u := range moved(t, "data", "data-requeue") {
+	all := append(moved(t, "data", "data-requeue"), overlay(t, "self-signed", []string{"wiring"}, "data", "data-requeue")...)
+	for _, u := range all {
 		for path, value := range leaves("", u.Object) {
 			if strings.HasSuffix(path, "app.kubernetes.io/name") || strings.HasSuffix(path, "app.kubernetes.io/part-of") {
 				continue
@@ -45,7 +46,9 @@ func leaves(path string, value any) map[string]string {
 }
 
 func TestTheWiringAgreesWithWhatTheBaseSays(t *testing.T) {
-	assert.Equal(t, build(t, folder(t, "default")), moved(t, "airflow", "airflow-requeue"))
+	for _, name := range []string{"default", "self-signed"} {
+		assert.Equal(t, build(t, folder(t, name)), overlay(t, name, []string{"wiring"}, "airflow", "airflow-requeue"))
+	}
 }
 
 func TestTheExampleChangesWhatItSays(t *testing.T) {

@@ -228,6 +228,13 @@ func (c *container) probe(t *testing.T, probe *corev1.Probe) {
 	}
 }
 
+// log ends the process, and returns what it has said.
+func (c *container) log(t *testing.T) string {
+	t.Helper()
+	require.NoError(t, c.stop(t, time.Minute), "%s", &c.output)
+	return c.output.String()
+}
+
 // stop ends the process as a kubelet does, and waits no longer than one.
 func (c *container) stop(t *testing.T, grace time.Duration) error {
 	t.Helper()

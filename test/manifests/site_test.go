@@ -21,6 +21,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/kubernetes/scheme"
+	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/events"
 	"k8s.io/utils/clock"
 
@@ -40,6 +41,7 @@ type site struct {
 	*world.World
 
 	account  kubernetes.Interface                // what is tested; all else is done by an administrator
+	config   *rest.Config                        // the account's
 	meddle   atomic.Pointer[func(*http.Request)] // called before each request of the account
 	refusals *refusals
 	log      *slog.Logger
@@ -55,6 +57,7 @@ func newSite(t *testing.T, account string) (context.Context, *site) {
 	cfg, err := servers.User("system:serviceaccount:" + s.Namespace + ":" + account)
 	require.NoError(t, err)
 	cfg.Wrap(func(next http.RoundTripper) http.RoundTripper { return roundTripper{next, s} })
+	s.config = cfg
 	s.account, err = kubernetes.NewForConfig(cfg)
 	require.NoError(t, err)
 	return ctx, s
