@@ -1,7 +1,6 @@
 package manifests_test
 
 import (
-	"bytes"
 	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -104,7 +103,7 @@ type container struct {
 	ports  map[string]int // by name: the local one
 	cmd    *exec.Cmd
 	exited chan error
-	output bytes.Buffer // complete when the process has exited
+	output programs.Log
 }
 
 func newContainer(t *testing.T, namespace string, template corev1.PodTemplateSpec, spec corev1.Container, secrets map[string]map[string]string) *container {

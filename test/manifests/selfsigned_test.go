@@ -3,10 +3,12 @@ package manifests_test
 import (
 	"crypto/x509"
 	"encoding/pem"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+	authorizationv1 "k8s.io/api/authorization/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -27,7 +29,7 @@ func certificatesOf(bundle []byte) []*pem.Block {
 }
 
 // TestAnAuthorityOfOurOwnIsReplacedUnderLoadWithoutDroppingAReview starts two replicas at once, which share an authority that none
-// of them was given; then it has that made anew.
+// of them was given. Then it has that made anew, while for some time nobody may have it trusted.
 func TestAnAuthorityOfOurOwnIsReplacedUnderLoadWithoutDroppingAReview(t *testing.T) {
 	t.Parallel()
 	const name = "airflow-requeue-ca"
@@ -60,16 +62,18 @@ func TestAnAuthorityOfOurOwnIsReplacedUnderLoadWithoutDroppingAReview(t *testing
 
 	load := x.load(t)
 	load.goOn(t, 20)
-	_, err := x.Client.CoreV1().Secrets(x.Namespace).Patch(t.Context(), name, types.MergePatchType, []byte(`{"data":null}`), metav1.PatchOptions{})
-	require.NoError(t, err)
-	x.eventually(t, "a new authority", func() bool {
-		now := x.secret(t, name).Data[corev1.TLSCertKey]
-		return len(now) > 0 && string(now) != string(before)
-	})
-	after := x.secret(t, name).Data[corev1.TLSCertKey]
-	block, _ := pem.Decode(after)
-	authority, err := x509.ParseCertificate(block.Bytes)
-	require.NoError(t, err)
+	x.eventually(t, "the caBundle", func() bool { return string(x.bundle(t)) == string(before) })
+	x.mayPatch(t, false)
+	authority := x.newAuthority(t)
+	for _, c := range replicas {
+		x.eventually(t, "a replica to fail to have the new authority trusted", func() bool { return strings.Contains(c.output.String(), notTrusted) })
+	}
+	for _, certificate := range served() {
+		require.Error(t, certificate.CheckSignatureFrom(authority), "nobody trusts it yet")
+	}
+	load.goOn(t, 20)
+	x.mayPatch(t, true)
+	after := pemOf(authority)
 	x.eventually(t, "both replicas to serve by the new authority", func() bool {
 		all := served()
 		return all[0].CheckSignatureFrom(authority) == nil && all[1].CheckSignatureFrom(authority) == nil
@@ -93,8 +97,46 @@ func TestAnAuthorityOfOurOwnIsReplacedUnderLoadWithoutDroppingAReview(t *testing
 	})
 	for _, c := range replicas {
 		log := c.log(t)
-		assert.NotContains(t, log, "forbidden")
+		assert.Equal(t, 1, strings.Count(log, notTrusted), "it is said once")
+		assert.Equal(t, 1, strings.Count(log, "forbidden"))
 		assert.NotContains(t, log, "not made")
-		assert.NotContains(t, log, "not kept right")
 	}
+}
+
+// notTrusted is what a replica says that can't put its authority into the caBundle.
+const notTrusted = "ca bundle not kept right"
+
+// mayPatch grants the webhook its right to change the caBundle, or takes it.
+func (x *installed) mayPatch(t *testing.T, may bool) {
+	t.Helper()
+	all := selfSigned(t, x.Namespace)
+	if !may {
+		for _, r := range ofAuthority(t) {
+			if r.verb == "patch" {
+				r.take(t, all)
+			}
+		}
+	}
+	applyAll(t, all.of("ClusterRole"))
+	x.eventually(t, "the right to patch", func() bool {
+		return may == allowed(t, x.Namespace, "airflow-requeue-webhook", authorizationv1.ResourceAttributes{Verb: "patch",
+			Group: "admissionregistration.k8s.io", Resource: "mutatingwebhookconfigurations", Name: x.Namespace})
+	})
+}
+
+// newAuthority has the authority made anew, as it is when two thirds of its life are over.
+func (x *installed) newAuthority(t *testing.T) *x509.Certificate {
+	t.Helper()
+	const name = "airflow-requeue-ca"
+	before := x.secret(t, name).Data[corev1.TLSCertKey]
+	_, err := x.Client.CoreV1().Secrets(x.Namespace).Patch(t.Context(), name, types.MergePatchType, []byte(`{"data":null}`), metav1.PatchOptions{})
+	require.NoError(t, err)
+	var after []byte
+	x.eventually(t, "a new authority", func() bool {
+		after = x.secret(t, name).Data[corev1.TLSCertKey]
+		return len(after) > 0 && string(after) != string(before)
+	})
+	authority, err := x509.ParseCertificate(certificatesOf(after)[0].Bytes)
+	require.NoError(t, err)
+	return authority
 }
