@@ -35,7 +35,7 @@ func (s *Source) inject(ctx context.Context, changed <-chan struct{}) {
 		if ctx.Err() != nil {
 			return
 		}
-		s.trouble.say("ca bundle not kept right", err)
+		s.trouble.say("caBundle not kept right", err)
 		select {
 		case <-ctx.Done():
 			return

@@ -96,7 +96,7 @@ func TestTroubleIsSaidOnceUntilItWasGone(t *testing.T) {
 		after(time.Second, errors.New("other"))
 		after(0, apierrors.NewConflict(schema.GroupResource{Resource: "secrets"}, "ca", down))
 	}
-	log.say("ca bundle not kept right", nil)
+	log.say("caBundle not kept right", nil)
 	log.Info(0, "Serving certificate generated successfully")
 	after(2*quiet, down)
 
@@ -106,8 +106,8 @@ func TestTroubleIsSaidOnceUntilItWasGone(t *testing.T) {
 		said = append(said, strings.TrimSpace(rest))
 	}
 	assert.Equal(t, []string{
-		`WARN msg="certificate authority or serving certificate not made" error=down`,
-		`WARN msg="certificate authority or serving certificate not made" error=other`,
-		`WARN msg="certificate authority or serving certificate not made" error=down`,
+		`WARN msg="self-signed certificate in trouble" what="not signed" error=down`,
+		`WARN msg="self-signed certificate in trouble" what="not signed" error=other`,
+		`WARN msg="self-signed certificate in trouble" what="not signed" error=down`,
 	}, said)
 }

@@ -24,7 +24,7 @@ type trouble struct {
 const quiet = time.Minute
 
 // say logs an error of ours or of cert-manager's; nil is none.
-func (t *trouble) say(message string, err error) {
+func (t *trouble) say(what string, err error) {
 	if err == nil || apierrors.IsConflict(err) { // another replica was faster
 		return
 	}
@@ -42,7 +42,7 @@ func (t *trouble) say(message string, err error) {
 	}
 	t.last[err.Error()] = now
 	if !said {
-		t.log.Warn(message, "error", err)
+		t.log.Warn("self-signed certificate in trouble", "what", what, "error", err)
 	}
 }
 
@@ -63,5 +63,5 @@ func (t *trouble) WithName(string) logr.LogSink { return t }
 
 // Error is told at every try that goes badly.
 func (t *trouble) Error(err error, _ string, _ ...any) {
-	t.say("certificate authority or serving certificate not made", err)
+	t.say("not signed", err)
 }

@@ -52,9 +52,9 @@ func (x *installed) renew(t *testing.T, name string) *corev1.Secret {
 	certificate := decode[certmanagerv1.Certificate](t, u)
 	before := x.secret(t, certificate.Spec.SecretName).Data[corev1.TLSCertKey]
 	now := metav1.NewTime(time.Now())
-	conditions := append(certificate.Status.Conditions, certmanagerv1.CertificateCondition{Type: certmanagerv1.CertificateConditionIssuing,
+	certificate.Status.Conditions = append(certificate.Status.Conditions, certmanagerv1.CertificateCondition{Type: certmanagerv1.CertificateConditionIssuing,
 		Status: cmmeta.ConditionTrue, Reason: "ManuallyTriggered", Message: "by the test", LastTransitionTime: &now, ObservedGeneration: certificate.Generation})
-	raw, err := json.Marshal(map[string]any{"metadata": map[string]any{"resourceVersion": u.GetResourceVersion()}, "status": map[string]any{"conditions": conditions}})
+	raw, err := json.Marshal(map[string]any{"metadata": map[string]any{"resourceVersion": u.GetResourceVersion()}, "status": map[string]any{"conditions": certificate.Status.Conditions}})
 	require.NoError(t, err)
 	_, err = certificates.Patch(t.Context(), name, types.MergePatchType, raw, metav1.PatchOptions{}, "status")
 	require.NoError(t, err)
@@ -135,5 +135,5 @@ func (x *installed) leaveCertManager(t *testing.T) {
 	_, err = shown(t.Context(), address, x.Namespace, before[corev1.TLSCertKey])
 	require.NoError(t, err)
 	assert.Equal(t, before, x.secret(t, "airflow-requeue-ca").Data)
-	assert.NotContains(t, c.log(t), "not made")
+	assert.NotContains(t, c.log(t), "not signed")
 }

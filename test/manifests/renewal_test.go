@@ -191,8 +191,8 @@ func (l *load) stop() []string {
 // mount writes a Secret's files as a kubelet does: all change at once.
 func mount(t *testing.T, dir string, secret *corev1.Secret) {
 	t.Helper()
-	version, err := os.MkdirTemp(dir, "..version-")
-	require.NoError(t, err)
+	version := filepath.Join(dir, "..version-"+secret.ResourceVersion)
+	require.NoError(t, os.Mkdir(version, 0o700))
 	point := func(name, to string) {
 		temporary := filepath.Join(dir, name+".new")
 		require.NoError(t, os.Symlink(to, temporary))

@@ -99,12 +99,12 @@ func TestAnAuthorityOfOurOwnIsReplacedUnderLoadWithoutDroppingAReview(t *testing
 		log := c.log(t)
 		assert.Equal(t, 1, strings.Count(log, notTrusted), "it is said once")
 		assert.Equal(t, 1, strings.Count(log, "forbidden"))
-		assert.NotContains(t, log, "not made")
+		assert.NotContains(t, log, "not signed")
 	}
 }
 
 // notTrusted is what a replica says that can't put its authority into the caBundle.
-const notTrusted = "ca bundle not kept right"
+const notTrusted = "caBundle not kept right"
 
 // mayPatch grants the webhook its right to change the caBundle, or takes it.
 func (x *installed) mayPatch(t *testing.T, may bool) {
