@@ -163,7 +163,7 @@ func TestRunPrintsHelp(t *testing.T) {
 		"namespace", "lease-namespace", "lease-name", "shards", "lease-max-age", "no-leader-release-after", "watcher-user", "airflow-user", "airflow-group", "mode", "hold-unsupported-airflow",
 		"max-retries", "excluded-container-reasons", "backoff", "image-pull-grace", "start-deadline", "avoid-failed-node", "max-retries-cap", "backoff-floor", "clock-skew",
 
-		"task-queued-timeout", "kubeconfig", "log-level", "log-format", "shutdown-delay"} {
+		"task-queued-timeout", "kubeconfig", "log-level", "log-format", "shutdown-delay", "version"} {
 		assert.Regexp(t, `(?m)^      --`+flag+`[ [].*\S`, stdout.String())
 	}
 	assert.Contains(t, stdout.String(), "\nThe watcher that leads:\n")

@@ -4,6 +4,7 @@ package flags
 import (
 	"errors"
 	"fmt"
+	"runtime"
 	"strings"
 
 	"github.com/spf13/pflag"
@@ -23,8 +24,9 @@ func (g *Groups) Add(title string) *pflag.FlagSet {
 	return set
 }
 
-// Parse reads arguments, which are flags only; help is not empty where it was asked for.
+// Parse reads arguments, which are flags only; help is not empty where it, or the version, was asked for.
 func (g *Groups) Parse(program, intro string, args []string) (help string, err error) {
+	version := g.Add("About").Bool("version", false, "print the version, and that of Go, and exit")
 	all := g.all(program)
 	switch err := all.Parse(args); {
 	case errors.Is(err, pflag.ErrHelp):
@@ -33,6 +35,8 @@ func (g *Groups) Parse(program, intro string, args []string) (help string, err e
 		return "", fmt.Errorf("%w; see --help", err)
 	case all.NArg() > 0:
 		return "", fmt.Errorf("unexpected argument %s; see --help", strings.Join(all.Args(), " "))
+	case *version:
+		return fmt.Sprintf("%s %s %s\n", program, Version(), runtime.Version()), nil
 	}
 	return "", nil
 }
