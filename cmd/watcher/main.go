@@ -10,6 +10,10 @@ import (
 	"os/signal"
 	"syscall"
 
+	// The image has no certificates of public authorities, which a managed database's certificate may be from. Where the
+	// host has some, those are used.
+	_ "golang.org/x/crypto/x509roots/fallback"
+
 	"github.com/airflow-requeue/airflow-requeue/internal/flags"
 )
 
