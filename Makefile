@@ -7,6 +7,12 @@ SHELL := bash
 
 GO ?= go
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+LDFLAGS := -s -w -X github.com/airflow-requeue/airflow-requeue/internal/flags.version=$(VERSION)
+TOOL := $(GO) run ./internal/tools/cmd/tool
+
+# The licences that what is shipped may have; and that of go-sql-driver/mysql, whose source therefore is in the images.
+LICENCES ?= Apache-2.0,BSD-2-Clause,BSD-3-Clause,ISC,MIT
+LICENCES_MYSQL ?= MPL-2.0
 
 .PHONY: help
 help: ## list the targets
@@ -34,8 +40,18 @@ test-airflow: controlplane databases ## prove it against Airflow itself, old and
 
 .PHONY: lint
 lint: ## run golangci-lint and check that the modules are tidy
-	"$$($(GO) run ./internal/tools/cmd/tool golangci-lint)" run ./...
+	"$$($(TOOL) golangci-lint)" run ./...
 	$(GO) mod tidy -diff
+
+.PHONY: vulnerabilities
+vulnerabilities: ## look for known vulnerabilities in what is shipped; says so where their database can't be reached
+	@$(GO) run ./internal/tools/cmd/vulnerabilities $(VULNERABILITIES) ./cmd/...
+
+.PHONY: licences
+licences: ## check that all that is shipped has a licence that is allowed
+	@hack/licences.sh check --allowed_licenses=$(LICENCES) --ignore=github.com/go-sql-driver/mysql ./cmd/...
+	@hack/licences.sh check --allowed_licenses=$(LICENCES_MYSQL) --ignore=filippo.io github.com/go-sql-driver/mysql
+	@echo "licences: all of what is shipped is one of $(LICENCES); go-sql-driver/mysql is $(LICENCES_MYSQL)"
 
 .PHONY: model
 model: ## check the protocol's model exhaustively with spin
@@ -44,8 +60,8 @@ model: ## check the protocol's model exhaustively with spin
 
 .PHONY: build
 build: ## build webhook and watcher into bin/
-	CGO_ENABLED=0 $(GO) build -trimpath -ldflags "-s -w" -o bin/airflow-requeue-webhook ./cmd/webhook
-	CGO_ENABLED=0 $(GO) build -trimpath -ldflags "-s -w" -o bin/airflow-requeue-watcher ./cmd/watcher
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags "$(LDFLAGS)" -o bin/airflow-requeue-webhook ./cmd/webhook
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags "$(LDFLAGS)" -o bin/airflow-requeue-watcher ./cmd/watcher
 
 .PHONY: fuzz
 fuzz: ## fuzz each target for FUZZTIME (default 20s)
@@ -65,8 +81,8 @@ controlplane: ## build etcd and kube-apiserver into the cache (once, about 4 min
 
 .PHONY: tools
 tools: ## build kustomize and cert-manager into the cache (once, about 4 minutes)
-	@$(GO) run ./internal/tools/cmd/tool kustomize >/dev/null
-	@$(GO) run ./internal/tools/cmd/tool cert-manager >/dev/null
+	@$(TOOL) kustomize >/dev/null
+	@$(TOOL) cert-manager >/dev/null
 
 .PHONY: databases
 databases: ## install PostgreSQL, PgBouncer and MariaDB where Debian's packages can be; else their tests skip

@@ -63,7 +63,7 @@ func TestWithoutAHomeTheCacheIsAFolderOfOurOwn(t *testing.T) {
 }
 
 func TestEveryToolOfTheProjectIsPinned(t *testing.T) {
-	for _, module := range []Module{Lint(), Kustomize(), CertManager()} {
+	for _, module := range All() {
 		assert.FileExists(t, filepath.Join("..", "..", module.Dir, "go.mod"))
 		assert.FileExists(t, filepath.Join("..", "..", module.Dir, "go.sum"))
 	}

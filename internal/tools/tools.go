@@ -56,6 +56,27 @@ func CertManager() Module {
 	}
 }
 
+// Govulncheck looks for known vulnerabilities, for `make vulnerabilities`.
+func Govulncheck() Module {
+	return Module{
+		Name: "govulncheck", Dir: "internal/tools/govulncheck",
+		Binaries: []string{"govulncheck"}, Takes: "about half a minute on 2 cores",
+	}
+}
+
+// GoLicenses reads the licences of dependencies, for `make licences`.
+func GoLicenses() Module {
+	return Module{
+		Name: "go-licenses", Dir: "internal/tools/go-licenses",
+		Binaries: []string{"go-licenses"}, Takes: "about half a minute on 2 cores",
+	}
+}
+
+// All are the tools that come from a module of their own, by the name of their program.
+func All() []Module {
+	return []Module{CertManager(), GoLicenses(), Lint(), Govulncheck(), Kustomize()}
+}
+
 // Build returns the folder with the module's binaries. It builds them when the cache has none of this
 // go.mod, go.sum, Go version and platform, and says on w how far it is. Builds that race wait for one
 // another. The cache is the user's, or where AIRFLOW_REQUEUE_CACHE says.

@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"strings"
 	"syscall"
 
 	"github.com/airflow-requeue/airflow-requeue/internal/tools"
@@ -25,7 +26,9 @@ func main() {
 func run(args []string, stdout, stderr io.Writer) error {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	for _, module := range []tools.Module{tools.Lint(), tools.Kustomize(), tools.CertManager()} {
+	var known []string
+	for _, module := range tools.All() {
+		known = append(known, module.Name)
 		if len(args) != 1 || args[0] != module.Name {
 			continue
 		}
@@ -40,5 +43,5 @@ func run(args []string, stdout, stderr io.Writer) error {
 		}
 		return nil
 	}
-	return fmt.Errorf("taking the arguments %q: want one of golangci-lint, kustomize and cert-manager", args)
+	return fmt.Errorf("taking the arguments %q: want one of %s", args, strings.Join(known, ", "))
 }
