@@ -39,8 +39,10 @@ test-airflow: controlplane databases ## prove it against Airflow itself, old and
 	$(GO) test -race -timeout 30m ./test/airflow -airflow
 
 .PHONY: lint
-lint: ## run golangci-lint and check that the modules are tidy
+lint: ## run golangci-lint and actionlint, and check that the modules are tidy
 	"$$($(TOOL) golangci-lint)" run ./...
+	cd internal/tools/images && "$$(cd ../../.. && $(TOOL) golangci-lint)" run ./...
+	"$$($(TOOL) actionlint)" -shellcheck= -pyflakes= .github/workflows/*.yaml
 	$(GO) mod tidy -diff
 
 .PHONY: vulnerabilities
@@ -63,11 +65,26 @@ build: ## build webhook and watcher into bin/
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags "$(LDFLAGS)" -o bin/airflow-requeue-webhook ./cmd/webhook
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags "$(LDFLAGS)" -o bin/airflow-requeue-watcher ./cmd/watcher
 
+.PHONY: images
+images: ## build both images for amd64 and arm64 into bin/images, as OCI layouts with their SBOMs, without a daemon
+	@hack/images.sh bin/images
+
+.PHONY: push-images
+push-images: ## push bin/images to REGISTRY, such as ghcr.io/airflow-requeue, as TAG (default: what git describe says)
+	@: "$${REGISTRY:?name a registry, and a folder in it}"
+	@for program in watcher webhook; do \
+		"$$($(TOOL) crane)" push bin/images/$$program "$$REGISTRY/$$program:$${TAG:-$(VERSION)}"; \
+	done
+
+.PHONY: test-images
+test-images: ## build the images in two places, and check that they are the same and as they are said to be
+	$(GO) test -count=1 -timeout 30m -v ./test/images -images
+
 .PHONY: fuzz
 fuzz: ## fuzz each target for FUZZTIME (default 20s)
 	@for target in $$(grep -rhoE --include='*_test.go' '^func Fuzz[A-Za-z0-9_]+' pkg | sed 's/func //'); do \
 		package=$$(grep -rlE --include='*_test.go' "^func $$target\(" pkg | xargs dirname); \
-		$(GO) test -run '^$$' -fuzz "^$$target\$$" -fuzztime $${FUZZTIME:-20s} ./$$package; \
+		$(GO) test -run '^$$' -fuzz "^$$target\$$" -fuzztime $${FUZZTIME:-20s} -fuzzminimizetime 20x ./$$package; \
 	done
 
 .PHONY: planted

@@ -64,7 +64,7 @@ func Govulncheck() Module {
 	}
 }
 
-// GoLicenses reads the licences of dependencies, for `make licences`.
+// GoLicenses reads the licences of dependencies, for `make licences` and `make images`.
 func GoLicenses() Module {
 	return Module{
 		Name: "go-licenses", Dir: "internal/tools/go-licenses",
@@ -72,9 +72,25 @@ func GoLicenses() Module {
 	}
 }
 
+// Actionlint checks the workflows, for `make lint`.
+func Actionlint() Module {
+	return Module{
+		Name: "actionlint", Dir: "internal/tools/actionlint",
+		Binaries: []string{"actionlint"}, Takes: "about half a minute on 2 cores",
+	}
+}
+
+// Crane pushes images to a registry, for `make push-images`.
+func Crane() Module {
+	return Module{
+		Name: "crane", Dir: "internal/tools/crane",
+		Binaries: []string{"crane"}, Takes: "about a minute on 2 cores",
+	}
+}
+
 // All are the tools that come from a module of their own, by the name of their program.
 func All() []Module {
-	return []Module{CertManager(), GoLicenses(), Lint(), Govulncheck(), Kustomize()}
+	return []Module{Actionlint(), CertManager(), Crane(), GoLicenses(), Lint(), Govulncheck(), Kustomize()}
 }
 
 // Build returns the folder with the module's binaries. It builds them when the cache has none of this

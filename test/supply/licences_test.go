@@ -1,4 +1,4 @@
-// Package supply tests what watches over the supply of code.
+// Package supply tests what watches over the supply of code: the check of licences, and the workflows that run it.
 package supply
 
 import (
