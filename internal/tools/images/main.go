@@ -41,7 +41,7 @@ func run(ctx context.Context, args []string) error {
 		return err
 	}
 	if *source == "" || *licences == "" || *out == "" || set.NArg() > 0 {
-		return errors.New("want --source, --licences and --out, and no more")
+		return errors.New("--source, --licences and --out are all needed, and nothing else")
 	}
 	// ko logs what git shows as changed, once for each build; what went wrong is in its errors.
 	slog.SetDefault(slog.New(slog.DiscardHandler))

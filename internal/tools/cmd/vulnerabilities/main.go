@@ -47,7 +47,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 		return err
 	}
 	if set.NArg() == 0 {
-		return errors.New("want packages, such as ./cmd/...")
+		return errors.New("no packages are given: name some, such as ./cmd/watcher")
 	}
 	changed, err := reach(ctx, *database)
 	if err != nil {
