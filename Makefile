@@ -97,8 +97,9 @@ controlplane: ## build etcd and kube-apiserver into the cache (once, about 4 min
 	@$(GO) run ./internal/controlplane/cmd/controlplane >/dev/null
 
 .PHONY: tools
-tools: ## build kustomize and cert-manager into the cache (once, about 4 minutes)
+tools: ## build kustomize, helm, kubectl and cert-manager into the cache (once, about 8 minutes)
 	@$(TOOL) kustomize >/dev/null
+	@$(TOOL) helm >/dev/null
 	@$(TOOL) cert-manager >/dev/null
 
 .PHONY: databases

@@ -34,8 +34,9 @@ their task started, and gives every other back to Airflow.
                                                   about it, and exit non-zero if anything is; it takes the watch's
                                                   flags and changes nothing
   airflow-requeue-watcher release --all [flags]   lift every hold and take every finalizer off, then exit: for
-                                                  emergencies and uninstalling; remove the webhook's
-                                                  MutatingWebhookConfiguration first
+                                                  emergencies and uninstalling; so that nothing new is
+                                                  held, delete the webhook's configuration before, or
+                                                  have it deleted by --webhook-configuration
 `
 
 type options struct {
@@ -60,7 +61,9 @@ type options struct {
 	apiBurst      int
 	log           flags.Log
 
-	all     bool          // of release
+	all        bool   // of release
+	unregister string // of release
+
 	init    bool          // of check
 	output  string        // of check
 	timeout time.Duration // of both
@@ -83,6 +86,7 @@ func newOptions(command, ownNamespace string) (*options, *flags.Groups) {
 	case commandRelease:
 		set := g.Add("Release")
 		set.BoolVar(&o.all, "all", false, "release all pods of the installation; required, so that it is meant")
+		set.StringVar(&o.unregister, "webhook-configuration", "", "`name` of the MutatingWebhookConfiguration to delete before, so that nothing new is held (default: none)")
 		set.DurationVar(&o.timeout, "timeout", 5*time.Minute, "give up after this long; what was released stays released")
 	case commandCheck:
 		set := g.Add("Check")

@@ -48,6 +48,7 @@ func TestParse(t *testing.T) {
 		{"a check prints what is known", []string{"check", "--output=yaml"}, own, "--output=yaml: use table or json"},
 		{"a check ends", []string{"check", "--timeout=0s"}, own, "--timeout=0s: use more than 0"},
 		{"a release needs no database", []string{"release", "--all"}, own, ""},
+		{"a release may delete the webhook's configuration first", []string{"release", "--all", "--webhook-configuration=blue"}, own, ""},
 		{"a release must be meant", []string{"release"}, own, "release takes --all"},
 		{"a release takes no flag of the watch", []string{"release", "--all", "--workers=1"}, own, "unknown flag: --workers"},
 	} {
@@ -110,7 +111,7 @@ func TestHelpExplainsEachCommandsFlags(t *testing.T) {
 	for command, want := range map[string][]string{
 		"":             {"release --all", "check [flags]", "--database-url-file", "--max-retries", "Leader election:", "--shard part"},
 		commandCheck:   {"--init", "--output", "--database-url-file"},
-		commandRelease: {"release --all", "--all", "--timeout"},
+		commandRelease: {"release --all", "--all", "--webhook-configuration", "--timeout"},
 	} {
 		var out bytes.Buffer
 		args := []string{"--help"}

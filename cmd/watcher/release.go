@@ -20,8 +20,13 @@ func release(ctx context.Context, o *options, log *slog.Logger, stdout io.Writer
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, o.timeout, fmt.Errorf("--timeout=%s is over; run it again", o.timeout))
 	defer cancel()
-	done, err := watcher.ReleaseAll(ctx, client, watcher.ReleaseOptions{
-		Installation: o.installation, Namespaces: o.namespaces, Clock: clock.RealClock{}, Log: log})
+	opts := watcher.ReleaseOptions{Installation: o.installation, Namespaces: o.namespaces, Clock: clock.RealClock{}, Log: log}
+	var done watcher.Released
+	if o.unregister == "" {
+		done, err = watcher.ReleaseAll(ctx, client, opts)
+	} else {
+		done, err = watcher.Uninstall(ctx, client, o.unregister, opts)
+	}
 	_, printErr := fmt.Fprintf(stdout, "installation %s: %d released, %d reported as failed, %d uncommitted replacements deleted, %d let go\n",
 		o.installation, done.Released, done.Reported, done.Deleted, done.Stripped)
 	return errors.Join(err, printErr)

@@ -90,7 +90,15 @@ func Crane() Module {
 
 // All are the tools that come from a module of their own, by the name of their program.
 func All() []Module {
-	return []Module{Actionlint(), CertManager(), Crane(), GoLicenses(), Lint(), Govulncheck(), Kustomize()}
+	return []Module{Actionlint(), CertManager(), Crane(), GoLicenses(), Lint(), Govulncheck(), Helm(), Kustomize()}
+}
+
+// Helm installs the chart in its tests, and kubectl does what a user does beside it: programs, for the same reason.
+func Helm() Module {
+	return Module{
+		Name: "helm", Dir: "internal/tools/helm",
+		Binaries: []string{"helm", "kubectl"}, Takes: "about 4 minutes on 2 cores",
+	}
 }
 
 // Build returns the folder with the module's binaries. It builds them when the cache has none of this

@@ -1,0 +1,131 @@
+package watcher_test
+
+import (
+	"net/http"
+	"path"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	admissionregistrationv1 "k8s.io/api/admissionregistration/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/kubernetes"
+
+	"github.com/airflow-requeue/airflow-requeue/internal/programs"
+	"github.com/airflow-requeue/airflow-requeue/pkg/watcher"
+)
+
+// register makes a configuration of the world's name. Nobody listens, and nobody is asked: it is for another namespace.
+func (w *world) register() {
+	w.t.Helper()
+	configuration := programs.Configuration("https://127.0.0.1:1/mutate", nil, w.namespace)
+	configuration.Webhooks[0].NamespaceSelector = &metav1.LabelSelector{MatchLabels: map[string]string{"nobody": "here"}}
+	programs.Register(w.t, w.client, configuration)
+}
+
+func (w *world) registered() bool {
+	w.t.Helper()
+	_, err := w.client.AdmissionregistrationV1().MutatingWebhookConfigurations().Get(w.ctx, w.namespace, metav1.GetOptions{})
+	if !apierrors.IsNotFound(err) {
+		require.NoError(w.t, err)
+	}
+	return err == nil
+}
+
+func (w *world) uninstall(client kubernetes.Interface) (done watcher.Released, err error) {
+	w.t.Helper()
+	over := make(chan struct{})
+	go func() {
+		defer close(over)
+		done, err = watcher.Uninstall(w.ctx, client, w.namespace, w.releasing())
+	}()
+	w.passing(time.Second, "the end of the uninstallation", func() bool {
+		select {
+		case <-over:
+			return true
+		default:
+			return false
+		}
+	})
+	return done, err
+}
+
+// requests has a client call do before, and after, each request for a resource.
+func (w *world) requests(do func(before bool, method, resource string)) kubernetes.Interface {
+	return w.wired(&wire{bell: w.bell, via: func(next http.RoundTripper) http.RoundTripper {
+		return roundTripper(func(r *http.Request) (*http.Response, error) {
+			do(true, r.Method, path.Base(r.URL.Path))
+			response, err := next.RoundTrip(r)
+			do(false, r.Method, path.Base(r.URL.Path))
+			return response, err
+		})
+	}})
+}
+
+func TestAnUninstallationDeletesTheConfigurationBeforeItLiftsAHold(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.register()
+	pod := w.submit(w.queued("held"))
+	done, err := w.uninstall(w.requests(func(before bool, method, resource string) {
+		if before && resource == "pods" {
+			require.False(t, w.registered(), method)
+		}
+	}))
+	require.NoError(t, err)
+	require.Equal(t, watcher.Released{Released: 1}, done)
+	require.Equal(t, attached, howLeft(w.now(pod.Name)))
+
+	done, err = w.uninstall(w.client)
+	require.NoError(t, err, "it may be repeated: what is gone is gone")
+	require.Zero(t, done)
+}
+
+func TestAnUninstallationLiftsWhatWasHeldWhileTheAPIServersLearntOfIt(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.register()
+	var late string
+	done, err := w.uninstall(w.requests(func(before bool, method, resource string) {
+		if !before && method == http.MethodGet && resource == "pods" && late == "" {
+			late = w.submit(w.queued("late")).Name // no list that is under way has it
+		}
+	}))
+	require.NoError(t, err)
+	require.Equal(t, watcher.Released{Released: 1}, done)
+	require.Equal(t, attached, howLeft(w.now(late)))
+	require.Empty(t, w.now(late).Finalizers)
+}
+
+func TestAConfigurationThatIsMadeAnewMeanwhileIsDeletedToo(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.register()
+	again := false
+	_, err := w.uninstall(w.requests(func(before bool, method, resource string) {
+		if before && method == http.MethodDelete && resource == w.namespace && !again {
+			again = true // somebody applies the manifests at this moment
+			require.NoError(t, w.client.AdmissionregistrationV1().MutatingWebhookConfigurations().Delete(t.Context(), w.namespace, metav1.DeleteOptions{}))
+			w.register()
+		}
+	}))
+	require.NoError(t, err)
+	require.True(t, again)
+	require.False(t, w.registered())
+}
+
+func TestTheConfigurationOfAnotherWebhookIsLeftAlone(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	none := admissionregistrationv1.SideEffectClassNone
+	url := "https://127.0.0.1:1/"
+	programs.Register(t, w.client, &admissionregistrationv1.MutatingWebhookConfiguration{ObjectMeta: metav1.ObjectMeta{Name: w.namespace},
+		Webhooks: []admissionregistrationv1.MutatingWebhook{{Name: "another.example.com", SideEffects: &none, AdmissionReviewVersions: []string{"v1"},
+			ClientConfig: admissionregistrationv1.WebhookClientConfig{URL: &url}}}})
+	pod := w.submit(w.queued("held"))
+	_, err := w.uninstall(w.client)
+	require.EqualError(t, err, "deleting MutatingWebhookConfiguration "+w.namespace+": it has no webhook pods.airflow-requeue.dev, so it is not airflow-requeue's")
+	require.True(t, w.registered())
+	require.NotEmpty(t, w.now(pod.Name).Finalizers, "nothing is released while pods may be held")
+}
