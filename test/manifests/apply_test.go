@@ -45,7 +45,7 @@ func TestWhatCanBeDeletedWithTheInstallationIsOnlyItsOwn(t *testing.T) {
 		counts[u.GetKind()]++
 		assert.Contains(t, u.GetName(), "airflow-requeue", u.GetKind())
 	}
-	assert.Equal(t, map[string]int{"ServiceAccount": 2, "Role": 2, "RoleBinding": 2, "ClusterRole": 1, "ClusterRoleBinding": 1,
+	assert.Equal(t, map[string]int{"ServiceAccount": 3, "Role": 3, "RoleBinding": 3, "ClusterRole": 2, "ClusterRoleBinding": 2, "Lease": 1,
 		"Deployment": 2, "PodDisruptionBudget": 2, "Service": 1, "MutatingWebhookConfiguration": 1,
 		"ValidatingAdmissionPolicy": 1, "ValidatingAdmissionPolicyBinding": 1, "Issuer": 2, "Certificate": 2}, counts)
 }

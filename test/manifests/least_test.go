@@ -13,6 +13,9 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
+
+	"github.com/airflow-requeue/airflow-requeue/internal/programs"
+	"github.com/airflow-requeue/airflow-requeue/pkg/watcher"
 )
 
 func TestTheWatcherNeedsAllOfItsRightsAndNoOthers(t *testing.T) {
@@ -44,6 +47,15 @@ func TestTheWebhookNeedsAllOfItsRightsAndNoOthers(t *testing.T) {
 			return fmt.Errorf("reading the Lease that nobody has made: %w", err)
 		}
 		return s.release(ctx)
+	})
+}
+
+func TestTheReleaseNeedsAllOfItsRightsAndNoOthers(t *testing.T) {
+	testLeastRights(t, "release", func(ctx context.Context, s *site) error {
+		programs.Register(t, s.Client, programs.Configuration("https://127.0.0.1:1/mutate", nil, s.Namespace))
+		return s.releaseBy(ctx, func(opts watcher.ReleaseOptions) (watcher.Released, error) {
+			return watcher.Uninstall(ctx, s.account, s.Namespace, opts)
+		})
 	})
 }
 
@@ -137,7 +149,7 @@ func (r right) take(t *testing.T, all objects) {
 		u.Object["rules"] = raw["rules"]
 		return
 	}
-	require.FailNow(t, "no such role", "%s %s", r.kind, r.name)
+	require.FailNow(t, "no such role", "%s of the %s", r.kind, r.component)
 }
 
 // install gives the installation's accounts their rights, and has its policy enforced.

@@ -19,7 +19,7 @@ func TestAnAccountHasTheseRightsAndNoOthers(t *testing.T) {
 	namespace(t, "strict", nil)
 	granted(t, "strict", moved(t, "strict", "strict-requeue"))
 	accounts := map[string]kubernetes.Interface{}
-	for _, account := range []string{"airflow-requeue-watcher", "airflow-requeue-webhook", "nobody"} {
+	for _, account := range []string{"airflow-requeue-watcher", "airflow-requeue-webhook", "airflow-requeue-release", "nobody"} {
 		cfg, err := servers.User("system:serviceaccount:strict:" + account)
 		require.NoError(t, err)
 		accounts[account], err = kubernetes.NewForConfig(cfg)
@@ -60,6 +60,20 @@ func TestAnAccountHasTheseRightsAndNoOthers(t *testing.T) {
 		}},
 		{"airflow-requeue-webhook", metav1.NamespaceDefault, []string{}},
 		{"airflow-requeue-webhook", metav1.NamespaceSystem, []string{}},
+		{"airflow-requeue-release", "strict", []string{
+			"delete mutatingwebhookconfigurations.admissionregistration.k8s.io strict-requeue",
+			"delete pods",
+			"get mutatingwebhookconfigurations.admissionregistration.k8s.io strict-requeue",
+			"get pods",
+			"list pods",
+			"patch pods",
+			"patch pods/status",
+			"stamp pods.airflow-requeue.dev",
+		}},
+		{"airflow-requeue-release", metav1.NamespaceSystem, []string{
+			"delete mutatingwebhookconfigurations.admissionregistration.k8s.io strict-requeue",
+			"get mutatingwebhookconfigurations.admissionregistration.k8s.io strict-requeue",
+		}},
 	}
 	for _, test := range tests {
 		t.Run(test.account+" in "+test.namespace, func(t *testing.T) {
@@ -129,10 +143,11 @@ func TestWhatAThiefOfAnAccountCanNotDo(t *testing.T) {
 		"take another Lease":              {Namespace: "robbed", Verb: "update", Group: "coordination.k8s.io", Resource: "leases", Name: "another"},
 		"give itself rights":              {Namespace: "robbed", Verb: "patch", Group: "rbac.authorization.k8s.io", Resource: "roles", Name: "airflow-requeue-watcher"},
 		"see another's webhook":           {Verb: "get", Group: "admissionregistration.k8s.io", Resource: "mutatingwebhookconfigurations", Name: "another"},
+		"delete another's webhook":        {Verb: "delete", Group: "admissionregistration.k8s.io", Resource: "mutatingwebhookconfigurations", Name: "another"},
 		"change the webhook":              {Verb: "patch", Group: "admissionregistration.k8s.io", Resource: "mutatingwebhookconfigurations", Name: "robbed-requeue"},
 	}
 	for what, asked := range tests {
-		for _, account := range []string{"airflow-requeue-watcher", "airflow-requeue-webhook"} {
+		for _, account := range []string{"airflow-requeue-watcher", "airflow-requeue-webhook", "airflow-requeue-release"} {
 			t.Run(account+" can not "+what, func(t *testing.T) {
 				require.False(t, allowed(t, "robbed", account, asked))
 			})

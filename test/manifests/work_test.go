@@ -128,6 +128,12 @@ func (s *site) report(ctx context.Context) error {
 // release has ReleaseAll meet what a watcher may leave behind: a held pod, a replacement that was never committed, one
 // that was, and what lingers for the executor to see. Somebody else changes the held pod between its read and its write.
 func (s *site) release(ctx context.Context) error {
+	return s.releaseBy(ctx, func(opts watcher.ReleaseOptions) (watcher.Released, error) {
+		return watcher.ReleaseAll(ctx, s.account, opts)
+	})
+}
+
+func (s *site) releaseBy(ctx context.Context, release func(watcher.ReleaseOptions) (watcher.Released, error)) error {
 	held, err := s.submit(ctx, "held")
 	if err != nil {
 		return err
@@ -145,8 +151,7 @@ func (s *site) release(ctx context.Context) error {
 		}
 	}
 	s.meddle.Store(&meddle)
-	done, releaseErr := watcher.ReleaseAll(ctx, s.account,
-		watcher.ReleaseOptions{Installation: s.Namespace, Namespaces: []string{s.Namespace}, Clock: clock.RealClock{}, Log: s.log})
+	done, releaseErr := release(watcher.ReleaseOptions{Installation: s.Namespace, Namespaces: []string{s.Namespace}, Clock: clock.RealClock{}, Log: s.log})
 	if err := errors.Join(err, releaseErr); err != nil {
 		return err
 	}
