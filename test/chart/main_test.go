@@ -1,0 +1,113 @@
+// Package chart_test installs charts/ with the real helm on a real API server, runs what is installed, upgrades it and
+// takes it away again.
+package chart_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"k8s.io/client-go/kubernetes"
+	"sigs.k8s.io/controller-runtime/pkg/envtest"
+
+	"github.com/airflow-requeue/airflow-requeue/internal/cluster"
+	"github.com/airflow-requeue/airflow-requeue/internal/controlplane"
+	"github.com/airflow-requeue/airflow-requeue/internal/programs"
+	"github.com/airflow-requeue/airflow-requeue/internal/tools"
+)
+
+// What the tests of this package share.
+var (
+	servers   *controlplane.ControlPlane
+	kustomize string // the paths of the pinned programs
+	helm      string
+	kubectl   string
+	built     programs.Built // ours
+)
+
+func TestMain(m *testing.M) {
+	os.Exit(func() int {
+		code, err := run(context.Background(), m)
+		if err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			return 1
+		}
+		return code
+	}())
+}
+
+func run(ctx context.Context, m *testing.M) (code int, err error) {
+	if err := getTools(ctx); err != nil {
+		return 0, err
+	}
+	folder, err := os.MkdirTemp("", "airflow-requeue-chart-")
+	if err != nil {
+		return 0, err
+	}
+	defer func() { _ = os.RemoveAll(folder) }()
+	if built, err = programs.Build(ctx, folder, nil, "watcher", "webhook"); err != nil {
+		return 0, err
+	}
+	network, err := cluster.NewNetwork(folder)
+	if err != nil {
+		return 0, err
+	}
+	defer func() { err = errors.Join(err, network.Close()) }()
+	if servers, err = controlplane.Start(ctx, controlplane.Options{APIServerFlags: network.APIServerFlags()}); err != nil {
+		return 0, err
+	}
+	defer func() { err = errors.Join(err, servers.Stop()) }()
+	client, err := kubernetes.NewForConfig(servers.Config())
+	if err != nil {
+		return 0, err
+	}
+	network.Connect(client)
+	crds, err := foreign(ctx)
+	if err != nil {
+		return 0, err
+	}
+	if _, err := envtest.InstallCRDs(servers.Config(), envtest.CRDInstallOptions{Paths: crds, ErrorIfPathMissing: true}); err != nil {
+		return 0, fmt.Errorf("installing others' CRDs: %w", err)
+	}
+	return m.Run(), nil
+}
+
+func getTools(ctx context.Context) error {
+	dir, err := tools.Build(ctx, os.Stderr, tools.Kustomize())
+	if err != nil {
+		return err
+	}
+	kustomize = filepath.Join(dir, "kustomize")
+	if dir, err = tools.Build(ctx, os.Stderr, tools.Helm()); err != nil {
+		return err
+	}
+	helm, kubectl = filepath.Join(dir, "helm"), filepath.Join(dir, "kubectl")
+	return nil
+}
+
+// foreign are the files with the CRDs of cert-manager and prometheus-operator that the chart has objects of, from their modules.
+func foreign(ctx context.Context) (paths []string, err error) {
+	for _, from := range []struct {
+		workspace, module, folder string
+		files                     []string
+	}{
+		{".", "github.com/cert-manager/cert-manager", "deploy/crds", []string{"cert-manager.io_certificates.yaml", "cert-manager.io_issuers.yaml"}},
+		{filepath.Join("..", "..", "internal", "tools", "prometheus-operator"), "github.com/prometheus-operator/prometheus-operator", "example/prometheus-operator-crd", []string{"monitoring.coreos.com_podmonitors.yaml"}},
+	} {
+		list := exec.CommandContext(ctx, "go", "list", "-m", "-f", "{{.Dir}}", from.module)
+		list.Dir = from.workspace
+		out, err := list.Output()
+		if err != nil {
+			return nil, fmt.Errorf("finding module %s: %w", from.module, err)
+		}
+		for _, file := range from.files {
+			paths = append(paths, filepath.Join(strings.TrimSpace(string(out)), from.folder, file))
+		}
+	}
+	return paths, nil
+}
