@@ -56,7 +56,7 @@ func images(tag string, built programs.Built) map[string]string {
 // steady are values for a machine so busy that a watcher would lose its Lease, or that the webhook would not answer in the
 // 2 s that it has.
 func steady() []string {
-	return []string{"--set=signingKeys.secret=keys,webhook.timeoutSeconds=30,watcher.extraArgs={--lease-duration=2m,--lease-renew-deadline=90s}," +
+	return []string{"--set=webhook.timeoutSeconds=30,watcher.extraArgs={--lease-duration=2m,--lease-renew-deadline=90s}," +
 		"webhook.extraArgs={--lease-max-age=2m,--no-leader-release-after=3m}"}
 }
 
@@ -77,7 +77,7 @@ func (a *airflow) command(ctx context.Context, program string, args ...string) *
 // install installs the chart, and returns when pods are held.
 func (a *airflow) install(release string, args ...string) {
 	a.T.Helper()
-	a.run(helm, append([]string{"install", release, chart}, args...)...)
+	a.run(helm, append([]string{"install", release, chart}, append(args, brought(a.T, "keys")...)...)...)
 	programs.UntilStamping(a.T, a.scheduler)
 }
 
