@@ -52,6 +52,12 @@ func Kustomize(t testing.TB, program, dir string) Objects {
 // transformers are such folders, too.
 func Overlay(t testing.TB, program, manifests string, o Overlaid) Objects {
 	t.Helper()
+	return Kustomize(t, program, Folder(t, manifests, o))
+}
+
+// Folder writes an overlay, and returns where it is.
+func Folder(t testing.TB, manifests string, o Overlaid) string {
+	t.Helper()
 	dir, err := filepath.EvalSymlinks(t.TempDir())
 	require.NoError(t, err)
 	paths := func(names []string) string {
@@ -74,7 +80,7 @@ labels: [{includeSelectors: true, pairs: {app.kubernetes.io/instance: %s}}]
 %s
 `, paths([]string{o.Resource}), paths(o.Components), paths(o.Transformers), o.Namespace, o.Installation, o.More)
 	require.NoError(t, os.WriteFile(filepath.Join(dir, "kustomization.yaml"), []byte(content), 0o600))
-	return Kustomize(t, program, dir)
+	return dir
 }
 
 // Overlaid says what an overlay is made of.
