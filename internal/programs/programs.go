@@ -37,6 +37,8 @@ type Shared struct {
 	Parallel int
 	// Programs are built before the tests run.
 	Programs []string
+	// Options are the control plane's.
+	Options controlplane.Options
 	// Prepare is done before the tests run, when the servers serve; nil for nothing.
 	Prepare func(context.Context) error
 
@@ -69,7 +71,7 @@ func (s *Shared) run(ctx context.Context, m *testing.M) (code int, err error) {
 	if s.Built, err = Build(ctx, dir, nil, s.Programs...); err != nil {
 		return 0, err
 	}
-	if s.Servers, err = controlplane.Start(ctx, controlplane.Options{}); err != nil {
+	if s.Servers, err = controlplane.Start(ctx, s.Options); err != nil {
 		return 0, err
 	}
 	defer func() {

@@ -4,7 +4,6 @@ package chart_test
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -24,57 +23,50 @@ import (
 // What the tests of this package share.
 var (
 	servers   *controlplane.ControlPlane
-	kustomize string // the paths of the pinned programs
+	built     programs.Built // ours
+	kustomize string         // the paths of the pinned programs
 	helm      string
 	kubectl   string
-	built     programs.Built // ours
 )
 
 func TestMain(m *testing.M) {
 	os.Exit(func() int {
-		code, err := run(context.Background(), m)
+		folder, err := os.MkdirTemp("", "airflow-requeue-chart-")
 		if err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			return 1
+			panic(err)
 		}
-		return code
+		defer func() { _ = os.RemoveAll(folder) }()
+		network, err := cluster.NewNetwork(folder)
+		if err != nil {
+			panic(err)
+		}
+		defer func() { _ = network.Close() }()
+		shared := &programs.Shared{Programs: []string{"watcher", "webhook"}, Options: controlplane.Options{APIServerFlags: network.APIServerFlags()}}
+		shared.Prepare = func(ctx context.Context) error {
+			servers, built = shared.Servers, shared.Built
+			return prepare(ctx, network)
+		}
+		return shared.Main(m)
 	}())
 }
 
-func run(ctx context.Context, m *testing.M) (code int, err error) {
+func prepare(ctx context.Context, network *cluster.Network) error {
 	if err := getTools(ctx); err != nil {
-		return 0, err
+		return err
 	}
-	folder, err := os.MkdirTemp("", "airflow-requeue-chart-")
-	if err != nil {
-		return 0, err
-	}
-	defer func() { _ = os.RemoveAll(folder) }()
-	if built, err = programs.Build(ctx, folder, nil, "watcher", "webhook"); err != nil {
-		return 0, err
-	}
-	network, err := cluster.NewNetwork(folder)
-	if err != nil {
-		return 0, err
-	}
-	defer func() { err = errors.Join(err, network.Close()) }()
-	if servers, err = controlplane.Start(ctx, controlplane.Options{APIServerFlags: network.APIServerFlags()}); err != nil {
-		return 0, err
-	}
-	defer func() { err = errors.Join(err, servers.Stop()) }()
 	client, err := kubernetes.NewForConfig(servers.Config())
 	if err != nil {
-		return 0, err
+		return err
 	}
 	network.Connect(client)
 	crds, err := foreign(ctx)
 	if err != nil {
-		return 0, err
+		return err
 	}
 	if _, err := envtest.InstallCRDs(servers.Config(), envtest.CRDInstallOptions{Paths: crds, ErrorIfPathMissing: true}); err != nil {
-		return 0, fmt.Errorf("installing others' CRDs: %w", err)
+		return fmt.Errorf("installing others' CRDs: %w", err)
 	}
-	return m.Run(), nil
+	return nil
 }
 
 func getTools(ctx context.Context) error {

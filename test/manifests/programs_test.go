@@ -26,7 +26,9 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"github.com/airflow-requeue/airflow-requeue/internal/cluster"
 	"github.com/airflow-requeue/airflow-requeue/internal/programs"
 	"github.com/airflow-requeue/airflow-requeue/internal/world"
 )
@@ -123,27 +125,12 @@ func newContainer(t *testing.T, namespace string, template corev1.PodTemplateSpe
 	return c
 }
 
-// environment returns what stands for $(NAME) in arguments, in pairs. A value may use the variables before it.
+// environment returns what stands for $(NAME) in arguments, in pairs.
 func (c *container) environment(t *testing.T, namespace string, template corev1.PodTemplateSpec) []string {
 	t.Helper()
-	var pairs []string
-	for _, e := range c.spec.Env {
-		value := strings.NewReplacer(pairs...).Replace(e.Value)
-		if e.ValueFrom != nil {
-			field := e.ValueFrom.FieldRef.FieldPath
-			label, ok := strings.CutPrefix(field, "metadata.labels['")
-			switch {
-			case ok:
-				value = template.Labels[strings.TrimSuffix(label, "']")]
-			case field == "metadata.namespace":
-				value = namespace
-			}
-		}
-		require.NotContains(t, value, "$(", "the value of %s", e.Name)
-		require.NotEmpty(t, value, e.Name)
-		pairs = append(pairs, "$("+e.Name+")", value)
-		c.env = append(c.env, e.Name+"="+value)
-	}
+	variables, pairs, err := cluster.Environment(c.spec, &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Labels: template.Labels}})
+	require.NoError(t, err)
+	c.env = variables
 	return pairs
 }
 
