@@ -48,7 +48,7 @@ func Play(t testing.TB, servers *controlplane.ControlPlane, options Options) *Cl
 	}
 	client, err := kubernetes.NewForConfig(servers.Config())
 	require.NoError(t, err)
-	c := &Cluster{Options: options, t: t, servers: servers, client: client, base: [2]int{64 + rand.IntN(128), rand.IntN(256)}, //nolint:gosec // no secret
+	c := &Cluster{Options: options, t: t, servers: servers, client: client, base: [2]int{64 + rand.IntN(128), rand.IntN(256)},
 		deployments: map[string]*deployment{}, jobs: map[string]*job{}}
 	c.Log.To = t.Output()
 	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))

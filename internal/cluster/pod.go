@@ -63,7 +63,7 @@ func (r *running) remove() {
 	_ = os.RemoveAll(r.dir)
 }
 
-// run is the pod's life. A container that fails is started again.
+// run is the pod's life.
 func (r *running) run(ctx context.Context, ip string) (err error) {
 	pods := r.cluster.client.CoreV1().Pods(r.pod.Namespace)
 	if r.pod, err = pods.Create(ctx, r.pod, metav1.CreateOptions{}); err != nil {
@@ -83,32 +83,25 @@ func (r *running) run(ctx context.Context, ip string) (err error) {
 		return err
 	}
 	for _, c := range r.pod.Spec.InitContainers {
-		for {
-			code, err := r.container(ctx, c, paths, access)
-			if err != nil || ctx.Err() != nil {
-				return err
-			}
-			if code == 0 {
-				break
-			}
-			if !pause(ctx, r.cluster.Interval) {
-				return nil
-			}
-		}
-	}
-	for {
-		code, err := r.container(ctx, r.pod.Spec.Containers[0], paths, access)
-		if err != nil || ctx.Err() != nil {
+		if code, err := r.restarted(ctx, c, paths, access, func(code int) bool { return code != 0 }); code != 0 || err != nil || ctx.Err() != nil {
 			return err
 		}
-		if r.once {
-			r.mu.Lock()
-			r.exit = &code
-			r.mu.Unlock()
-			return nil
-		}
-		if !pause(ctx, r.cluster.Interval) {
-			return nil
+	}
+	code, err := r.restarted(ctx, r.pod.Spec.Containers[0], paths, access, func(int) bool { return !r.once })
+	if err == nil && ctx.Err() == nil {
+		r.mu.Lock()
+		r.exit = &code
+		r.mu.Unlock()
+	}
+	return err
+}
+
+// restarted runs a container as often as it ends and is to be started again.
+func (r *running) restarted(ctx context.Context, c corev1.Container, paths map[string]string, access string, again func(code int) bool) (code int, err error) {
+	for {
+		code, err = r.container(ctx, c, paths, access)
+		if err != nil || ctx.Err() != nil || !again(code) || !pause(ctx, r.cluster.Interval) {
+			return code, err
 		}
 	}
 }
