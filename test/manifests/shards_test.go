@@ -54,7 +54,7 @@ func TestTheShardsOfTheExampleTakeThePlaceOfTheOnlyWatcher(t *testing.T) {
 	webhook.Spec.Template.Spec.Containers[0].Args = append(webhook.Spec.Template.Spec.Containers[0].Args, flags...)
 	assert.Equal(t, webhook, into[appsv1.Deployment](t, example, "Deployment", webhook.Name))
 
-	more := map[string]int{"Deployment": shards - 1, "PodDisruptionBudget": shards - 1, "ClusterRole": 2, "RoleBinding": 2 * (len(sharded()) - 1)}
+	more := map[string]int{"Deployment": shards - 1, "PodDisruptionBudget": shards - 1, "Lease": shards, "ClusterRole": 3, "RoleBinding": 3 * (len(sharded()) - 1)}
 	for _, u := range plain {
 		more[u.GetKind()] += 0
 	}
@@ -69,7 +69,7 @@ func TestTheShardsOfTheExampleHaveTheirRightsInEachNamespace(t *testing.T) {
 	for shard := range shards {
 		leases = append(leases, requeue.LeaseOf("airflow-requeue", shard, shards))
 	}
-	for _, component := range []string{"watcher", "webhook"} {
+	for _, component := range []string{"watcher", "webhook", "release"} {
 		account := "airflow-requeue-" + component
 		var elsewhere []rbacv1.PolicyRule
 		for _, rule := range into[rbacv1.Role](t, example, "Role", account).Rules {
