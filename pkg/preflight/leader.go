@@ -48,7 +48,7 @@ func (c *checker) leader(ctx context.Context, shard int) Finding {
 	age := c.Clock.Since(renewed)
 	switch {
 	case holder == "" && renewed.IsZero(): // as the manifests have it
-		return warn(toDo, "none: nobody has taken Lease %s in namespace %s yet", c.Lease.Name, c.Lease.Namespace)
+		return warn(toDo, "none%s: nobody has taken Lease %s in namespace %s yet", whose, name, c.Lease.Namespace)
 	case holder == "":
 		return warn(toDo, "none%s: the last one has given the Lease up", whose)
 	case age.Abs() > c.Lease.Duration && !c.renews(ctx, lease):

@@ -160,6 +160,8 @@ func TestWhatIsWrongIsFound(t *testing.T) {
 			Finding{"leader", Warn, "can't be told without the rights that are missing", ""}},
 		{"no watcher has ever led", func(*installation) {},
 			Finding{"leader", Warn, "none: there is no Lease NS in namespace NS", ""}},
+		{"nobody has taken the Lease that the manifests have", func(i *installation) { i.lead("", "", time.Time{}) },
+			Finding{"leader", Warn, "none: nobody has taken Lease NS in namespace NS yet", ""}},
 		{"the last leader has stopped", func(i *installation) { i.lead("", "false", time.Now()) },
 			Finding{"leader", Warn, "none: the last one has given the Lease up", ""}},
 		{"the last leader is gone", func(i *installation) {
