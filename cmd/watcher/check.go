@@ -26,11 +26,21 @@ func check(ctx context.Context, o *options, log *slog.Logger, stdout io.Writer) 
 	if err != nil {
 		return err
 	}
+	var missing error
+	if o.init {
+		missing = initKeys(ctx, o, client, log)
+	}
+	keys := func() (requeue.Keys, error) {
+		if missing != nil {
+			return requeue.Keys{}, missing
+		}
+		return keyfile.Load(o.signingKeys)
+	}
 	ctx, cancel := context.WithTimeoutCause(ctx, o.timeout, fmt.Errorf("--timeout=%s is over", o.timeout))
 	defer cancel()
 	all := preflight.Run(ctx, client, preflight.Options{
 		Installation: o.installation, Namespaces: o.namespaces, Shards: o.shards, Lease: o.lease, Policy: o.policy, Database: o.database,
-		Keys: func() (requeue.Keys, error) { return keyfile.Load(o.signingKeys) }, Clock: clock.RealClock{}, Starting: o.init})
+		Keys: keys, KeysSecret: o.keysSecret, Clock: clock.RealClock{}, Starting: o.init})
 	if o.output == outputJSON {
 		encoder := json.NewEncoder(stdout)
 		encoder.SetIndent("", "  ")

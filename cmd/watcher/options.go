@@ -13,6 +13,7 @@ import (
 	"k8s.io/client-go/transport"
 
 	"github.com/airflow-requeue/airflow-requeue/internal/flags"
+	"github.com/airflow-requeue/airflow-requeue/pkg/keyring"
 	"github.com/airflow-requeue/airflow-requeue/pkg/requeue"
 	"github.com/airflow-requeue/airflow-requeue/pkg/tidb"
 	"github.com/airflow-requeue/airflow-requeue/pkg/watcher"
@@ -23,6 +24,9 @@ const (
 	commandCheck   = "check"
 )
 
+// shortestRotation is room for a key to reach every reader, and for pods that are signed with the one before to end.
+const shortestRotation = time.Hour
+
 // databaseFile is where the manifests mount the metadata database's URL.
 const databaseFile = "/etc/airflow-requeue/database/url"
 
@@ -32,7 +36,8 @@ their task started, and gives every other back to Airflow.
   airflow-requeue-watcher [flags]                 watch, compete for the Lease, and settle pods while leading
   airflow-requeue-watcher check [flags]           look at all that the watcher needs, say what is wrong and what to do
                                                   about it, and exit non-zero if anything is; it takes the watch's
-                                                  flags and changes nothing
+                                                  flags and changes nothing, but that with --init it makes the
+                                                  first signing key where there is none
   airflow-requeue-watcher release --all [flags]   lift every hold and take every finalizer off, then exit: for
                                                   emergencies and uninstalling; so that nothing new is
                                                   held, delete the webhook's configuration before, or
@@ -48,6 +53,8 @@ type options struct {
 	shard        int
 	database     tidb.Source
 	signingKeys  string
+	keysSecret   string
+	rotateEvery  time.Duration
 
 	lease          watcher.LeaseOptions // Name is that of the only shard
 	policy         requeue.Policy
@@ -90,7 +97,7 @@ func newOptions(command, ownNamespace string) (*options, *flags.Groups) {
 		set.DurationVar(&o.timeout, "timeout", 5*time.Minute, "give up after this long; what was released stays released")
 	case commandCheck:
 		set := g.Add("Check")
-		set.BoolVar(&o.init, "init", false, "as an init step: fail only where the watcher can't do its work; what else is wrong warns")
+		set.BoolVar(&o.init, "init", false, "as an init step: make the first signing key where there is none, wait for it to be mounted, and fail only where the watcher can't do its work; what else is wrong warns")
 		set.StringVar(&o.output, "output", outputTable, "table or json")
 		set.DurationVar(&o.timeout, "timeout", time.Minute, "give up after this long")
 		fallthrough
@@ -113,6 +120,8 @@ func (o *options) watchFlags(g *flags.Groups, ownNamespace string) {
 
 	keys := g.Add("Seal")
 	keys.StringVar(&o.signingKeys, "signing-keys-dir", "/etc/airflow-requeue/signing-keys", "`directory` with the keys that seal stamps, the same as the webhook's; followed as it changes")
+	keys.StringVar(&o.keysSecret, "signing-keys-secret", "", "`name` of the Secret that is mounted there, in the Lease's namespace: filled where it is empty, and its keys rotated; none: somebody else brings the keys")
+	keys.DurationVar(&o.rotateEvery, "signing-keys-rotate-every", 90*24*time.Hour, "how long a key of that Secret signs; 0: until the Secret is annotated with "+keyring.AnnotationRotate)
 
 	lease := g.Add("Leader election")
 	lease.StringVar(&o.lease.Namespace, "lease-namespace", ownNamespace, "`namespace` of the Lease")
@@ -132,7 +141,7 @@ func (o *options) watchFlags(g *flags.Groups, ownNamespace string) {
 	settle.DurationVar(&o.replacedPodTTL, "replaced-pod-ttl", time.Hour, "keep replaced pods for this long, at most the last 3 of a task; 0: delete them at once")
 	settle.IntVar(&o.workers, "workers", 500, "pods that are settled at the same time")
 	settle.IntVar(&o.stormBreaker, "storm-breaker", 0, "`pods` that may begin to be replaced within any minute; more are reported to Airflow; 0: no limit")
-	settle.StringVar(&o.metricsListen, "metrics-listen", ":8080", "`address` for /livez, /readyz and /metrics, by plain HTTP")
+	settle.StringVar(&o.metricsListen, "metrics-listen", ":8080", "`address` for /livez, /readyz, /metrics and /signing-keys (ids), by plain HTTP")
 }
 
 // parse reads arguments; help is not empty where it was asked for.
@@ -198,6 +207,10 @@ func (o *options) validate() error {
 	must(o.database.File == "" || o.database.Env == "",
 		"--database-url-file and --database-url-env: give one: it says where the SQLAlchemy URL of Airflow's metadata database is")
 	must(o.signingKeys != "", "--signing-keys-dir is empty: give the directory where the Secret with the signing keys is mounted")
+	must(o.keysSecret == "" || len(validation.IsDNS1123Subdomain(o.keysSecret)) == 0,
+		"--signing-keys-secret=%s: give the name of a Secret, or nothing where somebody else brings the keys", o.keysSecret)
+	must(o.rotateEvery == 0 || o.rotateEvery >= shortestRotation,
+		"--signing-keys-rotate-every=%s: use %s or more, or 0 for never", o.rotateEvery, shortestRotation)
 	must(o.lease.Namespace != "", "--lease-namespace is empty: give the namespace of the Lease, or set POD_NAMESPACE")
 	must(o.shards >= 1, "--shards=%d: use 1, or how many watchers share the namespaces", o.shards)
 	must(o.shards < 1 || o.shard < o.shards && (o.shard >= 0 || o.command == commandCheck && o.shard == noShard),

@@ -41,6 +41,9 @@ func TestParse(t *testing.T) {
 		{"a check may be of a watcher's flags", append([]string{"check", "--shards=3", "--shard=1"}, enough...), own, ""},
 		{"a release is of all shards", []string{"release", "--all", "--shards=2"}, own, "unknown flag: --shards"},
 		{"a policy must be meant", append([]string{"--max-retries=-2"}, enough...), own, "--max-retries=-2: use 0 for off"},
+		{"the keys' Secret has a name that it can have", append([]string{"--signing-keys-secret=a_b"}, enough...), own, "--signing-keys-secret=a_b: give the name of a Secret"},
+		{"keys are not rotated all the time", append([]string{"--signing-keys-rotate-every=59m"}, enough...), own, "--signing-keys-rotate-every=59m0s: use 1h0m0s or more, or 0 for never"},
+		{"keys need not be rotated", append([]string{"--signing-keys-rotate-every=0"}, enough...), own, ""},
 		{"the installation is a label", append([]string{"--installation=a/b"}, enough...), own, "--installation=a/b: it names objects"},
 		{"an unknown flag leads to help", []string{"--retries=1"}, own, "see --help"},
 		{"an unknown command leads to help", []string{"repair"}, own, "unexpected argument repair; see --help"},
@@ -74,6 +77,8 @@ func TestDefaultsFollowTheInstallation(t *testing.T) {
 	assert.NotEmpty(t, o.lease.Identity)
 	assert.Equal(t, time.Hour, o.replacedPodTTL)
 	assert.Zero(t, o.stormBreaker, "off")
+	assert.Empty(t, o.keysSecret, "somebody else brings the keys")
+	assert.Equal(t, 90*24*time.Hour, o.rotateEvery)
 }
 
 func TestAWatcherServesTheNamespacesOfItsShard(t *testing.T) {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/http"
 	"strconv"
 	"time"
 
@@ -19,6 +20,7 @@ import (
 
 	"github.com/airflow-requeue/airflow-requeue/internal/httpserve"
 	"github.com/airflow-requeue/airflow-requeue/internal/keyfile"
+	"github.com/airflow-requeue/airflow-requeue/pkg/keyring"
 	"github.com/airflow-requeue/airflow-requeue/pkg/requeue"
 	"github.com/airflow-requeue/airflow-requeue/pkg/tidb"
 	"github.com/airflow-requeue/airflow-requeue/pkg/watcher"
@@ -32,11 +34,7 @@ func watch(ctx context.Context, o *options, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
-	keys, err := keyfile.NewSource(o.signingKeys, log)
-	if err != nil {
-		return err
-	}
-	sealer, err := requeue.NewSealer(keys.Keys)
+	keys, sealer, err := openKeys(o.signingKeys, log)
 	if err != nil {
 		return err
 	}
@@ -45,9 +43,9 @@ func watch(ctx context.Context, o *options, log *slog.Logger) error {
 		return err
 	}
 	defer db.Close()
-	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", o.metricsListen)
+	listener, err := listen(ctx, o)
 	if err != nil {
-		return fmt.Errorf("listening on --metrics-listen=%s: %w", o.metricsListen, err)
+		return err
 	}
 
 	broadcaster := events.NewBroadcaster(&events.EventSinkImpl{Interface: client.EventsV1()})
@@ -56,30 +54,32 @@ func watch(ctx context.Context, o *options, log *slog.Logger) error {
 		return fmt.Errorf("starting the event recorder: %w", err)
 	}
 	namespaces, lease := o.served(log)
-	batcher := tidb.NewBatcher(db.Lookup, tidb.MaxRefs)
-	w, err := watcher.New(
-		watcher.Options{Installation: o.installation, Namespaces: namespaces, Policy: o.policy,
-			ReplacedPodTTL: o.replacedPodTTL, Workers: o.workers, StormBreaker: o.stormBreaker},
-		watcher.Dependencies{Client: client, Rows: batcher, Sealer: sealer, Clock: clock.RealClock{}, Log: log,
-			Events: broadcaster.NewRecorder(scheme.Scheme, "airflow-requeue-watcher"), Registry: o.labelled(registry)})
+	w, batcher, err := newWatcher(o, namespaces, db, watcher.Dependencies{Client: client, Sealer: sealer, Log: log,
+		Events: broadcaster.NewRecorder(scheme.Scheme, "airflow-requeue-watcher"), Registry: o.labelled(registry)})
 	if err != nil {
 		return err
 	}
-	batcher.Observe = func(q tidb.Query) { w.Query(q.Took, q.Refs, q.Err) }
+	keeper, err := newKeeper(o, client, keys, o.signed(client, w), registry, log)
+	if err != nil {
+		return err
+	}
 
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { keys.Run(ctx); return nil })
 	group.Go(func() error { batcher.Run(ctx); return nil })
 	group.Go(func() error {
-		return httpserve.Serve(ctx, httpserve.New(httpserve.Admin(registry, checks(w, client)...), nil, log), listener)
+		return httpserve.Serve(ctx, httpserve.New(answers(registry, w, client, keys), nil, log), listener)
 	})
 	group.Go(func() error {
+		if err := awaitKeys(ctx, keeper, keys); err != nil {
+			return err
+		}
 		if err := w.Start(ctx); err != nil {
 			return err
 		}
 		log.Info("watching", "installation", o.installation, "namespaces", namespaces, "shard", o.shard, "shards", o.shards, "database", db.Schema().String(),
 			"metrics", listener.Addr().String())
-		return watcher.RunElected(ctx, client, lease, w.Ready, w.Lead, log)
+		return watcher.RunElected(ctx, client, lease, w.Ready, o.lead(w, keeper), log)
 	})
 	if err := group.Wait(); err != nil && !errors.Is(err, context.Canceled) {
 		return err
@@ -102,6 +102,27 @@ func (o *options) served(log *slog.Logger) ([]string, watcher.LeaseOptions) {
 // labelled has the watcher's metrics name its shard.
 func (o *options) labelled(registry prometheus.Registerer) prometheus.Registerer {
 	return prometheus.WrapRegistererWith(prometheus.Labels{"shard": strconv.Itoa(o.shard)}, registry)
+}
+
+// newWatcher returns a Watcher, and what reads the rows for it, which is to run.
+func newWatcher(o *options, namespaces []string, db *tidb.DB, d watcher.Dependencies) (*watcher.Watcher, *tidb.Batcher, error) {
+	batcher := tidb.NewBatcher(db.Lookup, tidb.MaxRefs)
+	d.Rows, d.Clock = batcher, clock.RealClock{}
+	w, err := watcher.New(watcher.Options{Installation: o.installation, Namespaces: namespaces, Policy: o.policy,
+		ReplacedPodTTL: o.replacedPodTTL, Workers: o.workers, StormBreaker: o.stormBreaker}, d)
+	if err != nil {
+		return nil, nil, err
+	}
+	batcher.Observe = func(q tidb.Query) { w.Query(q.Took, q.Refs, q.Err) }
+	return w, batcher, nil
+}
+
+func listen(ctx context.Context, o *options) (net.Listener, error) {
+	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", o.metricsListen)
+	if err != nil {
+		return nil, fmt.Errorf("listening on --metrics-listen=%s: %w", o.metricsListen, err)
+	}
+	return listener, nil
 }
 
 // listenedTo is the API server's client, and a gauge that says whether that answers.
@@ -129,13 +150,21 @@ func openDatabase(ctx context.Context, source tidb.Source, log *slog.Logger) (*t
 	return db, nil
 }
 
+// answers are what --metrics-listen is asked for.
+func answers(registry prometheus.Gatherer, w *watcher.Watcher, client kubernetes.Interface, keys *keyfile.Source) http.Handler {
+	all := httpserve.Admin(registry, checks(w, client, keys)...)
+	all.Handle("GET "+keyring.Path, keyring.Handler(keys.Keys))
+	return all
+}
+
 // apiTimeout bounds the question whether the API server answers.
 const apiTimeout = 2 * time.Second
 
 // checks are what readiness depends on, each by its name. The metadata database is not asked, it is remembered how the
 // last read went: at rest there are no queries.
-func checks(w *watcher.Watcher, client kubernetes.Interface) []httpserve.Check {
+func checks(w *watcher.Watcher, client kubernetes.Interface, keys *keyfile.Source) []httpserve.Check {
 	return []httpserve.Check{
+		{Name: "signing keys", Ready: keys.Ready},
 		{Name: "database", Ready: w.DatabaseError},
 		{Name: "api", Ready: func() error {
 			ctx, cancel := context.WithTimeout(context.Background(), apiTimeout)

@@ -23,6 +23,7 @@ import (
 	"github.com/airflow-requeue/airflow-requeue/internal/flags"
 	"github.com/airflow-requeue/airflow-requeue/internal/httpserve"
 	"github.com/airflow-requeue/airflow-requeue/internal/keyfile"
+	"github.com/airflow-requeue/airflow-requeue/pkg/keyring"
 	"github.com/airflow-requeue/airflow-requeue/pkg/mutate"
 	"github.com/airflow-requeue/airflow-requeue/pkg/requeue"
 	"github.com/airflow-requeue/airflow-requeue/pkg/watcher"
@@ -144,10 +145,10 @@ func follow(client kubernetes.Interface, o *options, metrics *mutate.Metrics, lo
 	return leaders
 }
 
-// ready reports whether a watcher leads for a namespace and can decide.
+// ready reports whether a watcher leads for a namespace and can decide, and there is a key to sign with.
 func (p *program) ready(namespace string) bool {
 	leader, ok := p.leaders[requeue.Shard(namespace, p.shards)]
-	return ok && leader.Ready()
+	return ok && leader.Ready() && p.keys.Ready() == nil
 }
 
 // sweep lifts every hold of the installation in some namespaces, as the watcher's own `release --all` does.
@@ -180,6 +181,9 @@ func (p *program) serve(ctx context.Context) error {
 	}
 	defer admin.Close()
 
+	answers := httpserve.Admin(p.registry, p.checks(ctx)...)
+	answers.Handle("GET "+keyring.Path, keyring.Handler(p.keys.Keys))
+
 	serving, cancel := httpserve.Linger(ctx, p.shutdownDelay)
 	defer cancel()
 	group, serving := errgroup.WithContext(serving)
@@ -192,7 +196,7 @@ func (p *program) serve(ctx context.Context) error {
 		return httpserve.Serve(serving, httpserve.New(handler, p.certificate.Config(), p.slog), reviews)
 	})
 	group.Go(func() error {
-		return httpserve.Serve(serving, httpserve.New(httpserve.Admin(p.registry, p.checks(ctx)...), nil, p.slog), admin)
+		return httpserve.Serve(serving, httpserve.New(answers, nil, p.slog), admin)
 	})
 	p.slog.Info("serving", "reviews", reviews.Addr().String(), "metrics", admin.Addr().String(), "installation", p.installation,
 		"namespaces", p.namespaces, "shards", p.shards, "mode", p.mode)
@@ -206,7 +210,7 @@ func (p *program) checks(ctx context.Context) []httpserve.Check {
 	checks := []httpserve.Check{
 		{Name: "shutdown", Ready: func() error { return context.Cause(ctx) }},
 		{Name: "certificate", Ready: p.certificate.Ready},
-		{Name: "signing keys", Ready: func() error { return p.keys.Keys().Validate() }},
+		{Name: "signing keys", Ready: p.keys.Ready},
 	}
 	for _, shard := range slices.Sorted(maps.Keys(p.leaders)) {
 		checks = append(checks, httpserve.Check{Name: "lease", Ready: p.leaders[shard].Alive})

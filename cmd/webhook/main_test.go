@@ -210,9 +210,10 @@ func env(pod *corev1.Pod, plain, noise int) {
 
 func TestRunSaysWhatIsWrongWithItsFiles(t *testing.T) {
 	t.Setenv("POD_NAMESPACE", namespace)
-	empty := t.TempDir()
-	err := run(t.Context(), []string{"--airflow-user=anna", "--signing-keys-dir=" + empty}, io.Discard, io.Discard)
-	assert.EqualError(t, err, "loading signing keys from "+empty+": file current must hold the name of another file: that of the key that signs")
+	bad := t.TempDir()
+	require.NoError(t, os.WriteFile(filepath.Join(bad, "current"), []byte("key-1"), 0o600))
+	err := run(t.Context(), []string{"--airflow-user=anna", "--signing-keys-dir=" + bad}, io.Discard, io.Discard)
+	assert.EqualError(t, err, "loading signing keys from "+bad+": file current must hold the name of another file: that of the key that signs")
 
 	err = run(t.Context(), []string{"--airflow-user=anna", "--signing-keys-dir=" + writeKeys(t), "--kubeconfig=nowhere"}, io.Discard, io.Discard)
 	assert.ErrorContains(t, err, "reading --kubeconfig=nowhere: ")

@@ -15,8 +15,9 @@ type Check struct {
 	Ready func() error
 }
 
-// Admin answers /livez while the process runs, /readyz with 503 and the names of the checks that fail, and /metrics.
-func Admin(metrics prometheus.Gatherer, checks ...Check) http.Handler {
+// Admin answers /livez while the process runs, /readyz with 503 and the names of the checks that fail, and /metrics. What
+// else is to be answered there the caller adds.
+func Admin(metrics prometheus.Gatherer, checks ...Check) *http.ServeMux {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /livez", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
 	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {

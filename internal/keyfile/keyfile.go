@@ -2,7 +2,6 @@
 package keyfile
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -13,11 +12,11 @@ import (
 	"github.com/airflow-requeue/airflow-requeue/pkg/requeue"
 )
 
-// currentFile holds the id of the key that signs. Every other file is a key: its name the id, its content the secret.
-const currentFile = "current"
-
 // dataLink is the symbolic link by which the kubelet swaps all files of a mounted Secret at once.
 const dataLink = "..data"
+
+// errNone is that of a directory without files: a Secret whose keys are still to be made, or to be mounted.
+var errNone = errors.New("no signing keys are there yet")
 
 // Load reads and validates the keys. Errors name files and quote nothing that is in them.
 func Load(dir string) (requeue.Keys, error) {
@@ -41,27 +40,23 @@ func load(dir string) (requeue.Keys, error) {
 	if err != nil {
 		return requeue.Keys{}, err
 	}
-	keys := requeue.Keys{Secrets: map[string][]byte{}}
+	files := map[string][]byte{}
 	for _, entry := range entries {
 		content, ok, err := read(resolved, entry.Name())
-		switch {
-		case err != nil:
+		if err != nil {
 			return requeue.Keys{}, err
-		case !ok:
-		case entry.Name() == currentFile:
-			keys.Current = strings.TrimSpace(string(content))
-		default:
-			keys.Secrets[entry.Name()] = content
+		}
+		if ok {
+			files[entry.Name()] = content
 		}
 	}
-	// Validate would quote the id of a current key that is not there; here it may be anything, a secret too.
-	if _, ok := keys.Secrets[keys.Current]; !ok {
-		return requeue.Keys{}, fmt.Errorf("file %s must hold the name of another file: that of the key that signs", currentFile)
+	if len(files) == 0 {
+		return requeue.Keys{}, errNone
 	}
-	return keys, keys.Validate()
+	return requeue.ParseKeys(files)
 }
 
-// read returns a regular file's content without a newline at its end.
+// read returns a regular file's content.
 func read(dir, name string) ([]byte, bool, error) {
 	if strings.HasPrefix(name, "..") {
 		return nil, false, nil
@@ -72,5 +67,5 @@ func read(dir, name string) ([]byte, bool, error) {
 		return nil, false, err
 	}
 	content, err := os.ReadFile(path)
-	return bytes.TrimSuffix(bytes.TrimSuffix(content, []byte("\n")), []byte("\r")), err == nil, err
+	return content, err == nil, err
 }

@@ -3,6 +3,7 @@ package keyfile
 import (
 	"bytes"
 	"context"
+	"errors"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -14,6 +15,7 @@ import (
 	"github.com/stretchr/testify/require"
 	clocktesting "k8s.io/utils/clock/testing"
 
+	"github.com/airflow-requeue/airflow-requeue/internal/kubelet"
 	"github.com/airflow-requeue/airflow-requeue/pkg/requeue"
 )
 
@@ -34,23 +36,14 @@ func write(t *testing.T, dir string, files map[string]string) string {
 	return dir
 }
 
-// mount makes dir what the kubelet makes of a Secret, or changes it as the kubelet does: new files in a new directory,
-// swapped in by renaming a symbolic link; then the old directory goes.
+// mount is what the kubelet does.
 func mount(t *testing.T, dir, generation string, files map[string]string) {
 	t.Helper()
-	old, _ := os.Readlink(filepath.Join(dir, "..data"))
-	write(t, filepath.Join(dir, generation), files)
-	require.NoError(t, os.Symlink(generation, filepath.Join(dir, "..data_tmp")))
-	require.NoError(t, os.Rename(filepath.Join(dir, "..data_tmp"), filepath.Join(dir, "..data")))
-	for name := range files {
-		link := filepath.Join(dir, name)
-		if _, err := os.Lstat(link); err != nil {
-			require.NoError(t, os.Symlink(filepath.Join("..data", name), link))
-		}
+	content := map[string][]byte{}
+	for name, text := range files {
+		content[name] = []byte(text)
 	}
-	if old != "" {
-		require.NoError(t, os.RemoveAll(filepath.Join(dir, old)))
-	}
+	require.NoError(t, kubelet.Mount(dir, generation, content))
 }
 
 func keys(current string, secrets ...string) requeue.Keys {
@@ -101,7 +94,7 @@ func TestLoadErrorsNameFilesAndQuoteNothing(t *testing.T) {
 		files map[string]string
 		says  string
 	}{
-		"no file":                    {nil, current},
+		"no file":                    {nil, "no signing keys are there yet"},
 		"no current":                 {map[string]string{"a": first}, current},
 		"a secret as current":        {map[string]string{"current": first, "a": first}, current},
 		"current names itself":       {map[string]string{"current": "current", "a": first}, current},
@@ -161,9 +154,37 @@ func TestSourceFollowsAMountedSecret(t *testing.T) {
 	assert.NotContains(t, log.String(), second)
 }
 
-func TestSourceNeedsGoodKeysToBeginWith(t *testing.T) {
-	_, err := NewSource(t.TempDir(), slog.New(slog.DiscardHandler))
+func TestSourceTakesNoBadKeysToBeginWith(t *testing.T) {
+	_, err := NewSource(write(t, t.TempDir(), map[string]string{"current": "a"}), slog.New(slog.DiscardHandler))
 	assert.ErrorContains(t, err, "file current must hold")
+}
+
+func TestSourceWaitsForKeysThatAreStillToBeMounted(t *testing.T) {
+	dir := t.TempDir()
+	var log bytes.Buffer
+	mount(t, dir, "..2026_01", nil)
+	s, err := NewSource(dir, slog.New(slog.NewTextHandler(&log, nil)))
+	require.NoError(t, err)
+	s.reload()
+	s.reload()
+	assert.Equal(t, 1, strings.Count(log.String(), "\n"), "said once: %s", &log)
+	assert.Contains(t, log.String(), `msg="no signing keys are mounted yet, waiting for them" dir=`+dir)
+	assert.Error(t, s.Ready())
+	assert.Empty(t, s.Keys())
+	over, cancel := context.WithCancelCause(t.Context())
+	cancel(errors.New("not for ever"))
+	assert.EqualError(t, s.Await(over), "waiting for signing keys in "+dir+": not for ever")
+
+	mount(t, dir, "..2026_02", map[string]string{"current": "a", "a": first})
+	s.reload()
+	require.NoError(t, s.Await(t.Context()))
+	require.NoError(t, s.Ready())
+	assert.Equal(t, keys("a", "a", first), s.Keys())
+	assert.Contains(t, log.String(), `msg="signing keys reloaded" current=a keys=1`)
+
+	mount(t, dir, "..2026_03", nil)
+	s.reload()
+	assert.Equal(t, keys("a", "a", first), s.Keys(), "the last good ones")
 }
 
 func TestSourceRunReloadsUntilItsContextIsDone(t *testing.T) {

@@ -2,6 +2,8 @@ package keyfile
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"log/slog"
 	"reflect"
 	"sync/atomic"
@@ -21,22 +23,43 @@ type Source struct {
 	log    *slog.Logger
 	clock  clock.WithTicker
 	keys   atomic.Pointer[requeue.Keys]
-	failed string // the last reload's error, so that it is logged once
+	loaded chan struct{} // closed once there are keys
+	failed string        // the last reload's error, so that it is logged once
 }
 
-// NewSource loads the keys; it fails where there are none to begin with.
+// NewSource loads the keys. It fails where they can't be read; where there are no files yet, so is said in the log, and
+// there are no keys before Run has found some.
 func NewSource(dir string, log *slog.Logger) (*Source, error) {
+	s := &Source{dir: dir, log: log, clock: clock.RealClock{}, loaded: make(chan struct{})}
 	keys, err := Load(dir)
-	if err != nil {
+	switch {
+	case errors.Is(err, errNone):
+		s.failed = err.Error()
+		log.Info("no signing keys are mounted yet, waiting for them", "dir", dir)
+	case err != nil:
 		return nil, err
+	default:
+		close(s.loaded)
 	}
-	s := &Source{dir: dir, log: log, clock: clock.RealClock{}}
 	s.keys.Store(&keys)
 	return s, nil
 }
 
-// Keys returns the last valid keys. They are shared: not to be changed.
+// Keys returns the last valid keys; none before there are any. They are shared: not to be changed.
 func (s *Source) Keys() requeue.Keys { return *s.keys.Load() }
+
+// Ready fails while there are no keys.
+func (s *Source) Ready() error { return s.Keys().Validate() }
+
+// Await returns when there are keys; Run is to look for them.
+func (s *Source) Await(ctx context.Context) error {
+	select {
+	case <-s.loaded:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("waiting for signing keys in %s: %w", s.dir, context.Cause(ctx))
+	}
+}
 
 // Run reloads the keys every few seconds until ctx is done.
 func (s *Source) Run(ctx context.Context) {
@@ -62,8 +85,12 @@ func (s *Source) reload() {
 		return
 	}
 	if !reflect.DeepEqual(keys, s.Keys()) {
+		first := s.Ready() != nil
 		s.keys.Store(&keys)
 		s.log.Info("signing keys reloaded", "current", keys.Current, "keys", len(keys.Secrets))
+		if first {
+			close(s.loaded)
+		}
 	} else if s.failed != "" {
 		s.log.Info("signing keys are readable again")
 	}

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -22,7 +23,12 @@ import (
 func (c *checker) signingKeys(context.Context) Finding {
 	keys, err := c.Keys()
 	if err != nil {
-		return fail("make the Secret with the signing keys, and mount it where --signing-keys-dir says (manifests/README.md, Install)", "%v", err)
+		toDo := "make the Secret with the signing keys, and mount it where --signing-keys-dir says (manifests/README.md, Keys of your own)"
+		if c.KeysSecret != "" {
+			toDo = "make Secret " + c.KeysSecret + " as manifests/base/signing-keys.yaml does, without data, and mount it where --signing-keys-dir says: " +
+				"a watcher that starts fills it, and the kubelet brings that to its pods within about a minute"
+		}
+		return fail(toDo, "%v", err)
 	}
 	return ok("%s, %s signs", count(len(keys.Secrets), "key"), keys.Current)
 }
@@ -107,6 +113,12 @@ func Rights(o Options) []Right {
 			Right{Verbs: []string{"stamp"}, Group: "airflow-requeue.dev", Resource: "pods", Namespace: namespace}, // the policy asks for it
 			Right{Verbs: []string{"create"}, Group: "events.k8s.io", Resource: "events", Namespace: namespace},
 			Right{Verbs: []string{"list", "watch"}, Resource: "namespaces", Name: namespace})
+	}
+	if o.KeysSecret != "" {
+		all = append(all, Right{Verbs: []string{"get", "patch"}, Resource: "secrets", Namespace: o.Lease.Namespace, Name: o.KeysSecret})
+		if !slices.Contains(o.Namespaces, o.Lease.Namespace) { // the readers' pods
+			all = append(all, Right{Verbs: []string{"list"}, Resource: "pods", Namespace: o.Lease.Namespace})
+		}
 	}
 	all = append(all, Right{Verbs: []string{"create"}, Group: "coordination.k8s.io", Resource: "leases", Namespace: o.Lease.Namespace})
 	for shard := range o.shards() { // the watchers of all shards have one account: the webhook knows no other

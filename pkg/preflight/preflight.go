@@ -66,6 +66,7 @@ type Options struct {
 	Policy       requeue.Policy
 	Database     tidb.Source
 	Keys         func() (requeue.Keys, error)
+	KeysSecret   string // the Secret that the watcher looks after; empty where somebody else brings the keys
 	Clock        clock.Clock
 
 	// Starting is for a watcher that is about to start: what it can do its work without fails no more, it warns. The webhook may be
@@ -111,6 +112,9 @@ func Run(ctx context.Context, client kubernetes.Interface, o Options) []Finding 
 		return all
 	}
 	look("rights", true, c.rights)
+	if c.KeysSecret != "" {
+		look("key rotation", false, c.rotation)
+	}
 	if look("webhook", false, c.webhook) != Fail {
 		if c.hook != nil {
 			look("webhook's CA", false, c.authority)

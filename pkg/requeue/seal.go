@@ -16,41 +16,6 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// Keys are the secrets that stamps are signed with. All of them verify, one signs, so that a new key can be known
-// everywhere before it is used and an old one until no held pod carries it.
-type Keys struct {
-	Current string            // id of the key that signs
-	Secrets map[string][]byte // by id
-}
-
-// MinKeyBytes is the least length of a secret.
-const MinKeyBytes = 32
-
-// Validate says what is wrong with the keys; it never quotes a secret.
-func (k Keys) Validate() error {
-	if len(k.Secrets) == 0 {
-		return errors.New("no signing key")
-	}
-	for id, secret := range k.Secrets {
-		if !validKeyID(id) {
-			return fmt.Errorf("signing key %.40q: an id is 1 to 63 letters, digits, '-', '_' or '.'", id)
-		}
-		if len(secret) < MinKeyBytes {
-			return fmt.Errorf("signing key %s: %d bytes, at least %d are needed", id, len(secret), MinKeyBytes)
-		}
-	}
-	if _, ok := k.Secrets[k.Current]; !ok {
-		return fmt.Errorf("current signing key %.40q is not among the keys", k.Current)
-	}
-	return nil
-}
-
-func validKeyID(id string) bool {
-	return id != "" && len(id) <= 63 && !strings.ContainsFunc(id, func(c rune) bool {
-		return (c < 'a' || c > 'z') && (c < 'A' || c > 'Z') && (c < '0' || c > '9') && !strings.ContainsRune("._-", c)
-	})
-}
-
 // SealState says whether a pod's stamps are what was sealed.
 type SealState int
 
@@ -134,15 +99,15 @@ func (s *Sealer) Sign(pod metav1.Object, namespace, serviceAccount string) (stri
 // Verify checks signature, checksum and job spec of a pod as the API server has it.
 func (s *Sealer) Verify(pod *corev1.Pod) Seal {
 	bad := func(what string) Seal { return Seal{State: SealBad, Error: what} }
-	parts := strings.Split(pod.Annotations[AnnotationSignature], ":")
-	if len(parts) != 3 || parts[0] != "v1" || !validKeyID(parts[1]) {
+	id, code, ok := signature(pod)
+	if !ok {
 		return bad("the signature is missing or malformed")
 	}
-	got, err := hex.DecodeString(parts[2])
+	got, err := hex.DecodeString(code)
 	if err != nil {
 		return bad("the signature is malformed")
 	}
-	secret, ok := s.keys().Secrets[parts[1]]
+	secret, ok := s.keys().Secrets[id]
 	if !ok {
 		return Seal{State: SealUnknownKey}
 	}
@@ -158,6 +123,21 @@ func (s *Sealer) Verify(pod *corev1.Pod) Seal {
 		return bad(err.Error())
 	}
 	return Seal{State: SealValid, Job: job}
+}
+
+// SignedWith is the id of the key that the pod's signature names; empty where it names none.
+func SignedWith(pod metav1.Object) string {
+	id, _, _ := signature(pod)
+	return id
+}
+
+// signature returns the parts of a pod's signature that may be believed to be what they should be.
+func signature(pod metav1.Object) (id, code string, ok bool) {
+	parts := strings.Split(pod.GetAnnotations()[AnnotationSignature], ":")
+	if len(parts) != 3 || parts[0] != "v1" || !validKeyID(parts[1]) {
+		return "", "", false
+	}
+	return parts[1], parts[2], true
 }
 
 // mac is HMAC-SHA-256 over the fields, each with its length before it so that none can run into the next.

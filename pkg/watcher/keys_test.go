@@ -1,14 +1,17 @@
 package watcher_test
 
 import (
+	"slices"
 	"sync"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/airflow-requeue/airflow-requeue/pkg/requeue"
+	"github.com/airflow-requeue/airflow-requeue/pkg/watcher"
 )
 
 // mounted are keys that change under a running watcher, as those of a mounted Secret do.
@@ -109,4 +112,30 @@ func TestAReplacementSignedWithTheNextKeyIsNotTakenForALateCreate(t *testing.T) 
 	w.passing(time.Second, "the gate comes off", func() bool { return isFree(w.history.Latest(replacement.Name)) })
 	require.Equal(t, []string{string(replacement.UID)}, w.replacementsOf(pod))
 	w.nothingSeen()
+}
+
+func TestAPodIsSignedAsLongAsItsSealIsLookedAt(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.withKeys("k1", "k1")
+	p := w.start()
+	signed := func(key string) []bool {
+		want := func(k string) bool { return k == key }
+		listed, err := watcher.Signed(t.Context(), w.client, installation, []string{w.namespace}, want)
+		require.NoError(t, err)
+		return []bool{p.Signed(want), listed}
+	}
+	require.Equal(t, []bool{false, false}, signed("k1"))
+	pod := w.submit(w.queued("held"))
+	w.eventually("it is known to be held", func() bool { return slices.Equal(signed("k1"), []bool{true, true}) })
+	require.Equal(t, []bool{false, false}, signed("k2"))
+
+	delete(pod.Labels, requeue.LabelTracked)
+	pod, err := w.client.CoreV1().Pods(w.namespace).Update(t.Context(), pod, metav1.UpdateOptions{})
+	require.NoError(t, err)
+	w.eventually("nobody looks at it any more", func() bool { return !slices.Contains(signed("k1"), true) })
+	pod.Labels[requeue.LabelReplaced] = installation
+	_, err = w.client.CoreV1().Pods(w.namespace).Update(t.Context(), pod, metav1.UpdateOptions{})
+	require.NoError(t, err)
+	require.Equal(t, []bool{false, true}, signed("k1"), "a replaced pod is deleted only where its seal is good")
 }

@@ -38,7 +38,7 @@ func TestTheInitStepSaysWhatTheWatcherLacks(t *testing.T) {
 		assert.Contains(t, said, "FAIL database opening the metadata database (PostgreSQL): nothing listens at the address of the connection URL")
 		assert.Contains(t, said, "FAIL rights missing: get,list,watch,create,patch,delete pods -n "+w.Namespace)
 		assert.Contains(t, said, "FAIL rights grant them to system:serviceaccount:"+w.Namespace+":airflow-requeue-watcher, as manifests/base/watcher-rights.yaml does")
-		assert.Contains(t, said, "airflow-requeue-watcher: 2 of 10 checks failed: database, rights")
+		assert.Contains(t, said, "airflow-requeue-watcher: 2 of 11 checks failed: database, rights")
 		assert.Contains(t, said, "warn leader can't be told without the rights that are missing")
 		assert.NotContains(t, said, "s3cret")
 	})
@@ -73,7 +73,7 @@ func TestTheInitStepLooksAtWhatTheWatcherUses(t *testing.T) {
 
 func TestTheCheckAsksForTheRightsThatTheManifestsGrant(t *testing.T) {
 	var asked, given []string
-	for _, right := range preflight.Rights(preflight.Options{Namespaces: []string{"airflow"},
+	for _, right := range preflight.Rights(preflight.Options{Namespaces: []string{"airflow"}, KeysSecret: "airflow-requeue-signing-keys",
 		Lease: watcher.LeaseOptions{Namespace: "airflow", Name: "airflow-requeue"}}) {
 		asked = append(asked, right.String())
 	}

@@ -34,6 +34,9 @@ func TestTheWatcherNeedsAllOfItsRightsAndNoOthers(t *testing.T) {
 			err = s.release(ctx)
 		}
 		if err == nil {
+			err = s.fill(ctx)
+		}
+		if err == nil {
 			err = s.check(ctx)
 		}
 		return err

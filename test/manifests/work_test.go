@@ -16,6 +16,7 @@ import (
 	"k8s.io/utils/clock"
 
 	"github.com/airflow-requeue/airflow-requeue/internal/executor"
+	"github.com/airflow-requeue/airflow-requeue/pkg/keyring"
 	"github.com/airflow-requeue/airflow-requeue/pkg/preflight"
 	"github.com/airflow-requeue/airflow-requeue/pkg/requeue"
 	"github.com/airflow-requeue/airflow-requeue/pkg/watcher"
@@ -163,6 +164,24 @@ func (s *site) releaseBy(ctx context.Context, release func(watcher.ReleaseOption
 		err = fmt.Errorf("releasing all pods: %d are left", len(left))
 	}
 	return err
+}
+
+// fill has a keeper make the first key of an empty Secret.
+func (s *site) fill(ctx context.Context) error {
+	_, err := s.Client.CoreV1().Secrets(s.Namespace).Create(ctx, &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: "airflow-requeue-signing-keys"}}, metav1.CreateOptions{})
+	if err != nil {
+		return err
+	}
+	keeper, err := keyring.NewKeeper(keyring.Options{
+		Site: keyring.Site{Client: s.account, Installation: s.Namespace, Namespace: s.Namespace, Secret: "airflow-requeue-signing-keys"},
+		Own:  func() requeue.Keys { return requeue.Keys{} }, Clock: clock.RealClock{}, Log: s.log,
+		Signed: func(ctx context.Context, want func(string) bool) (bool, error) {
+			return watcher.Signed(ctx, s.account, s.Namespace, []string{s.Namespace}, want)
+		}})
+	if err != nil {
+		return err
+	}
+	return keeper.Fill(ctx)
 }
 
 // check has the preflight look at all there is. There are no keys and no webhook here: only to be refused is an error.
