@@ -40,9 +40,6 @@ func newAirflow(t *testing.T) *airflow {
 	_, err := w.Client.CoreV1().Secrets(w.Namespace).Create(t.Context(), &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: "airflow-metadata"},
 		StringData: map[string]string{"connection": w.DB.URL()}}, metav1.CreateOptions{})
 	require.NoError(t, err)
-	_, err = w.Client.CoreV1().Secrets(w.Namespace).Create(t.Context(), &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: "keys"},
-		StringData: map[string]string{"current": "k1", "k1": "a secret of the tests, 32 bytes or more"}}, metav1.CreateOptions{})
-	require.NoError(t, err)
 	a.played = cluster.Play(t, servers, cluster.Options{Namespace: w.Namespace, Programs: images("v0.1.0", built)})
 	return a
 }
@@ -77,7 +74,7 @@ func (a *airflow) command(ctx context.Context, program string, args ...string) *
 // install installs the chart, and returns when pods are held.
 func (a *airflow) install(release string, args ...string) {
 	a.T.Helper()
-	a.run(helm, append([]string{"install", release, chart}, append(args, brought(a.T, "keys")...)...)...)
+	a.run(helm, append([]string{"install", release, chart}, args...)...)
 	programs.UntilStamping(a.T, a.scheduler)
 }
 

@@ -5,9 +5,6 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/assert"
-	"github.com/stretchr/testify/require"
-	corev1 "k8s.io/api/core/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/airflow-requeue/airflow-requeue/internal/programs"
 	"github.com/airflow-requeue/airflow-requeue/internal/rendered"
@@ -33,11 +30,6 @@ patches:
 // TestByKustomizeAnInstallationLeavesNothingEither runs what ../../manifests/README.md says. It is alone with the API server.
 func TestByKustomizeAnInstallationLeavesNothingEither(t *testing.T) {
 	a := newAirflow(t)
-	if !manifestsHaveKeys(t) {
-		_, err := a.Client.CoreV1().Secrets(a.Namespace).Create(t.Context(), &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: "airflow-requeue-signing-keys"},
-			StringData: map[string]string{"current": "k1", "k1": "a secret of the tests, 32 bytes or more"}}, metav1.CreateOptions{})
-		require.NoError(t, err)
-	}
 	before := inventory(t)
 	all := rendered.Folder(t, folder(t), rendered.Overlaid{Resource: "self-signed", Transformers: []string{"wiring"},
 		Namespace: a.Namespace, Installation: "by-kustomize", More: patient})

@@ -38,7 +38,7 @@ func TestAnInstallationIsInstalledUpgradedWithPodsInFlightAndLeavesNothing(t *te
 	}
 	bundle := a.configuration().Webhooks[0].ClientConfig.CABundle
 	require.NotEmpty(t, bundle)
-	a.run(helm, append([]string{"upgrade", "airflow-requeue", chart, "--set=policy.maxRetries=2,watcher.podLabels.new=label,webhook.podLabels.new=label"}, append(steady(), brought(t, "keys")...)...)...)
+	a.run(helm, append([]string{"upgrade", "airflow-requeue", chart, "--set=policy.maxRetries=2,watcher.podLabels.new=label,webhook.podLabels.new=label"}, steady()...)...)
 	for _, o := range outcomes() { // while the pods roll
 		o.play(a, flying[o.name])
 	}

@@ -33,11 +33,7 @@ func TestTheChartMakesWhatTheManifestsMake(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			test.made.Namespace, test.made.Installation = or(test.made.Namespace, "airflow"), or(test.made.Installation, "airflow-requeue")
 			manifests := rendered.Overlay(t, kustomize, folder(t), test.made)
-			args := []string{"--namespace=" + test.made.Namespace, "--set=" + test.values}
-			if !manifestsHaveKeys(t) {
-				args = append(args, "--set=signingKeys.secret=airflow-requeue-signing-keys")
-			}
-			given := rendered.Template(t, helm, test.made.Installation, chart, args...)
+			given := rendered.Template(t, helm, test.made.Installation, chart, "--namespace="+test.made.Namespace, "--set="+test.values)
 			assert.Equal(t, byName(t, manifests), byName(t, asKustomize(given.But("Job"))))
 		})
 	}
