@@ -17,6 +17,7 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"github.com/airflow-requeue/airflow-requeue/internal/rendered"
+	"github.com/airflow-requeue/airflow-requeue/pkg/requeue"
 )
 
 func TestValuesThatCanNotBeMeantAreRefusedWithWhatIsWrong(t *testing.T) {
@@ -177,4 +178,22 @@ func TestTheChartsTableIsThatOfItsValues(t *testing.T) {
 		return
 	}
 	require.Equal(t, want, string(readme))
+}
+
+func TestTheDefaultsThatTheChartNamesAreThePolicys(t *testing.T) {
+	t.Parallel()
+	p := requeue.DefaultPolicy()
+	want := map[string]any{
+		"policy.maxRetries": p.MaxRetries, "policy.excludedContainerReasons": p.ExcludedReasons, "policy.avoidFailedNode": p.AvoidFailedNode,
+		"policy.backoff": p.Backoff, "policy.imagePullGrace": p.ImagePullGrace, "policy.clockSkew": p.ClockSkew,
+		"policy.taskQueuedTimeout": p.TaskQueuedTimeout,
+	}
+	for _, d := range documented(t) {
+		if value, ok := want[d.name]; ok {
+			_, said, _ := strings.Cut(d.words, "by default ")
+			assert.Equal(t, strings.TrimSuffix(fmt.Sprint(value), "m0s"), strings.TrimSuffix(said, "m"), d.name)
+			delete(want, d.name)
+		}
+	}
+	assert.Empty(t, want, "documented")
 }
