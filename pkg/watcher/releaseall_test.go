@@ -372,14 +372,15 @@ func TestAReplacementThatIsAdoptedWhileItIsDroppedPassesItsSchedulerOn(t *testin
 	w := newWorld(t)
 	second := w.watchAsExecutor(2)
 	pod := w.after(w.queued("adopted"), isCreated)
+	replacement := w.now(pod.Name + "-r1")
 	var once sync.Once
 	client := w.wired(&wire{bell: w.bell, write: func(int, string) fate {
 		once.Do(func() { // its list is too old by now
-			_ = executor.Scheduler{Client: w.client, Namespace: w.namespace, JobID: 2}.AdoptPod(w.ctx, w.history.Latest(pod.Name+"-r1"))
+			_ = executor.Scheduler{Client: w.client, Namespace: w.namespace, JobID: 2}.AdoptPod(w.ctx, replacement)
 		})
 		return arrives
 	}})
 	require.Equal(t, watcher.Released{Released: 1, Deleted: 1}, w.releaseAllBy(client))
 	w.eventually("the living scheduler sees the failure", func() bool { return slices.Equal(second.saw(), []string{"failed " + pod.Name}) })
-	require.Equal(t, gone, howLeft(w.now(pod.Name+"-r1")))
+	require.Equal(t, gone, howLeft(w.now(replacement.Name)))
 }
