@@ -84,15 +84,19 @@ func exactly(tb testing.TB, raw []byte) map[string]any {
 	return object
 }
 
-// peel takes everything of this project's but the tuning off a pod, and names it. It shares no code with what it tests.
+// peel takes all stamps off a pod, and names them. It shares no code with what it tests.
 func peel(object map[string]any) (rest map[string]any, stamps []string) {
-	tuning := []string{"max-retries", "excluded-container-reasons", "backoff", "image-pull-grace", "start-deadline", "avoid-failed-node"}
+	known := map[string][]string{
+		"label": {"tracked", "replaced"},
+		"annotation": strings.Fields("attempt job-spec job-spec-checksum signature origin requeue-of queued-dttm not-before committed " +
+			"detached-airflow-worker reason message waiting-since released-at discarded replaced-at undoing mode"),
+	}
 	metadata, _ := object["metadata"].(map[string]any)
 	for kind, key := range map[string]string{"label": "labels", "annotation": "annotations"} {
 		fields, _ := metadata[key].(map[string]any)
 		for name, value := range fields {
 			own, ours := strings.CutPrefix(name, "airflow-requeue.dev/")
-			if ours && !slices.Contains(tuning, own) || kind == "label" && name == "airflow_pod_revoked" && value == "requeue-hold" {
+			if ours && slices.Contains(known[kind], own) || kind == "label" && name == "airflow_pod_revoked" && value == "requeue-hold" {
 				stamps = append(stamps, kind+" "+own)
 				delete(fields, name)
 			}
