@@ -44,6 +44,7 @@ func TestValuesThatCanNotBeMeantAreRefusedWithWhatIsWrong(t *testing.T) {
 	}
 	assert.Contains(t, refusal(t, "a.b"), "the release's name, a.b, is the installation's")
 	assert.Contains(t, refusal(t, "a", "--kube-version=1.29.4"), "Kubernetes v1.29.4 has no ValidatingAdmissionPolicy: set admissionPolicy.enabled=false")
+	assert.Contains(t, refusal(t, "a", "--set=signingKeys.secret=airflow-requeue-signing-keys"), "signingKeys.secret: airflow-requeue-signing-keys is the Secret that the chart makes")
 	assert.Contains(t, refusal(t, "a", "--kube-version=1.26.0"), "chart requires kubeVersion: >=1.27.0-0")
 	assert.Empty(t, rendered.Template(t, helm, "a", chart, "--kube-version=1.29.4", "--set=admissionPolicy.enabled=false").
 		Of("ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding"))
