@@ -68,8 +68,9 @@ type options struct {
 	apiBurst      int
 	log           flags.Log
 
-	all        bool   // of release
-	unregister string // of release
+	all            bool          // of release
+	unregister     string        // of release
+	requestTimeout time.Duration // of release
 
 	init    bool          // of check
 	output  string        // of check
@@ -94,6 +95,7 @@ func newOptions(command, ownNamespace string) (*options, *flags.Groups) {
 		set := g.Add("Release")
 		set.BoolVar(&o.all, "all", false, "release all pods of the installation; required, so that it is meant")
 		set.StringVar(&o.unregister, "webhook-configuration", "", "`name` of the MutatingWebhookConfiguration to delete before, so that nothing new is held (default: none)")
+		set.DurationVar(&o.requestTimeout, "request-timeout", time.Minute, "the API servers' own flag of this name: for as long after that configuration's end pods are looked for that the webhook was asked about")
 		set.DurationVar(&o.timeout, "timeout", 5*time.Minute, "give up after this long; what was released stays released")
 	case commandCheck:
 		set := g.Add("Check")
@@ -198,6 +200,8 @@ func (o *options) validate() error {
 	if o.command == commandRelease {
 		must(o.all, "release takes --all: it lifts every hold of installation %s", o.installation)
 		must(o.timeout > 0, "--timeout=%s: use more than 0", o.timeout)
+		must(o.requestTimeout >= 0, "--request-timeout=%s: use 0 or more", o.requestTimeout)
+		must(o.unregister == "" || o.timeout > o.requestTimeout, "--timeout=%s: use more than --request-timeout=%s", o.timeout, o.requestTimeout)
 		return errors.Join(errs...)
 	}
 	if o.command == commandCheck {

@@ -52,6 +52,9 @@ func TestParse(t *testing.T) {
 		{"a check ends", []string{"check", "--timeout=0s"}, own, "--timeout=0s: use more than 0"},
 		{"a release needs no database", []string{"release", "--all"}, own, ""},
 		{"a release may delete the webhook's configuration first", []string{"release", "--all", "--webhook-configuration=blue"}, own, ""},
+		{"an API server's request has a time", []string{"release", "--all", "--request-timeout=-1s"}, own, "--request-timeout=-1s: use 0 or more"},
+		{"a release outlasts the API server's requests", []string{"release", "--all", "--webhook-configuration=blue", "--timeout=1m"}, own, "--timeout=1m0s: use more than --request-timeout=1m0s"},
+		{"a release that deletes no configuration need not", []string{"release", "--all", "--timeout=1m"}, own, ""},
 		{"a release must be meant", []string{"release"}, own, "release takes --all"},
 		{"a release takes no flag of the watch", []string{"release", "--all", "--workers=1"}, own, "unknown flag: --workers"},
 	} {
@@ -116,7 +119,7 @@ func TestHelpExplainsEachCommandsFlags(t *testing.T) {
 	for command, want := range map[string][]string{
 		"":             {"release --all", "check [flags]", "--database-url-file", "--max-retries", "Leader election:", "--shard part"},
 		commandCheck:   {"--init", "--output", "--database-url-file"},
-		commandRelease: {"release --all", "--all", "--webhook-configuration", "--timeout"},
+		commandRelease: {"release --all", "--all", "--webhook-configuration", "--request-timeout", "--timeout"},
 	} {
 		var out bytes.Buffer
 		args := []string{"--help"}

@@ -20,7 +20,8 @@ func release(ctx context.Context, o *options, log *slog.Logger, stdout io.Writer
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, o.timeout, fmt.Errorf("--timeout=%s is over; run it again", o.timeout))
 	defer cancel()
-	opts := watcher.ReleaseOptions{Installation: o.installation, Namespaces: o.namespaces, Clock: clock.RealClock{}, Log: log}
+	opts := watcher.ReleaseOptions{Installation: o.installation, Namespaces: o.namespaces, RequestTimeout: o.requestTimeout,
+		Clock: clock.RealClock{}, Log: log}
 	var done watcher.Released
 	if o.unregister == "" {
 		done, err = watcher.ReleaseAll(ctx, client, opts)

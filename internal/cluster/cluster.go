@@ -20,6 +20,8 @@ type Options struct {
 	Namespace string
 	// Programs are the paths of the programs in images, by the images' whole names.
 	Programs map[string]string
+	// Flags are more arguments of containers, by their names.
+	Flags map[string][]string
 	// Interval is between two looks at anything; 200 ms when zero.
 	Interval time.Duration
 }

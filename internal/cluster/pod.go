@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"time"
 
@@ -116,7 +117,7 @@ func (r *running) container(ctx context.Context, c corev1.Container, paths map[s
 	if !ok {
 		return 0, fmt.Errorf("image %s can't be pulled", c.Image)
 	}
-	args := append(arguments(c, r.pod, pairs, paths), "--kubeconfig="+access)
+	args := append(arguments(c, r.pod, pairs, paths), append(slices.Clone(r.cluster.Flags[c.Name]), "--kubeconfig="+access)...)
 	process := programs.StartIn(r.cluster.t, &r.cluster.Log, variables, program, args...)
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()

@@ -24,8 +24,10 @@ import (
 type ReleaseOptions struct {
 	Installation string
 	Namespaces   []string
-	Clock        clock.Clock
-	Log          *slog.Logger
+	// RequestTimeout is the API servers' own: a pod may be stored that long after its webhooks were asked. For Uninstall.
+	RequestTimeout time.Duration
+	Clock          clock.Clock
+	Log            *slog.Logger
 }
 
 // Released counts what ReleaseAll did.

@@ -15,30 +15,36 @@ import (
 // webhookName is that of the one webhook in an installation's configuration.
 const webhookName = "pods.airflow-requeue.dev"
 
-// settleFor is how long after a configuration's end an API server may still ask the webhook: it learns of it by a watch,
-// and a request that is under way by then has the webhook's timeout.
-const settleFor = 5 * time.Second
+const (
+	// learnFor is how long after a configuration's end an API server may still ask the webhook for a new request: it learns
+	// of it by a watch. A pod that is stamped by then may go through others' webhooks, and is stored within the request's time.
+	learnFor = 5 * time.Second
+	// lookEvery is between two looks for such pods.
+	lookEvery = 5 * time.Second
+)
 
 // Uninstall deletes the webhook's configuration, so that nothing new is held, and lifts every hold. It may be repeated,
-// and run beside webhook and watcher. What was held while the API servers learnt that the configuration is gone is
-// released by a second look.
+// and run beside webhook and watcher. It looks for pods until no request is left that the webhook may have been asked about.
 func Uninstall(ctx context.Context, client kubernetes.Interface, configuration string, opts ReleaseOptions) (Released, error) {
 	if err := unregister(ctx, client, configuration); err != nil {
 		return Released{}, err
 	}
 	opts.Log.Info("webhook configuration deleted", "name", configuration)
 	gone := opts.Clock.Now()
-	first, err := ReleaseAll(ctx, client, opts)
-	if err != nil {
-		return first, err
+	var done Released
+	for {
+		last := opts.Clock.Since(gone) >= learnFor+opts.RequestTimeout
+		more, err := ReleaseAll(ctx, client, opts)
+		done = done.plus(more)
+		if err != nil || last {
+			return done, err
+		}
+		select {
+		case <-ctx.Done():
+			return done, fmt.Errorf("looking for pods that were held meanwhile: %w", context.Cause(ctx))
+		case <-opts.Clock.After(lookEvery):
+		}
 	}
-	select {
-	case <-ctx.Done():
-		return first, fmt.Errorf("looking for pods that were held meanwhile: %w", context.Cause(ctx))
-	case <-opts.Clock.After(settleFor - opts.Clock.Since(gone)):
-	}
-	second, err := ReleaseAll(ctx, client, opts)
-	return first.plus(second), err
 }
 
 // unregister deletes a configuration that is ours, however often others make it anew. One that is not there is deleted.

@@ -268,6 +268,6 @@ func (w *world) seenOnly(want ...string) {
 
 // releasing is what ReleaseAll is to release: the world's pods.
 func (w *world) releasing() watcher.ReleaseOptions {
-	return watcher.ReleaseOptions{Installation: installation, Namespaces: []string{w.namespace}, Clock: w.clock,
+	return watcher.ReleaseOptions{Installation: installation, Namespaces: []string{w.namespace}, RequestTimeout: time.Minute, Clock: w.clock,
 		Log: slog.New(slog.NewTextHandler(w.t.Output(), nil))}
 }

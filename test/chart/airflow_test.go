@@ -40,7 +40,8 @@ func newAirflow(t *testing.T) *airflow {
 	_, err := w.Client.CoreV1().Secrets(w.Namespace).Create(t.Context(), &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: "airflow-metadata"},
 		StringData: map[string]string{"connection": w.DB.URL()}}, metav1.CreateOptions{})
 	require.NoError(t, err)
-	a.played = cluster.Play(t, servers, cluster.Options{Namespace: w.Namespace, Programs: images("v0.1.0", built)})
+	a.played = cluster.Play(t, servers, cluster.Options{Namespace: w.Namespace, Programs: images("v0.1.0", built),
+		Flags: map[string][]string{"release": {"--request-timeout=1s"}}}) // no pod is created while it runs
 	return a
 }
 
