@@ -4,12 +4,14 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	admissionregistrationv1 "k8s.io/api/admissionregistration/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
+	"k8s.io/utils/clock"
 )
 
 // webhookName is that of the one webhook in an installation's configuration.
@@ -21,12 +23,14 @@ const (
 	learnFor = 5 * time.Second
 	// lookEvery is between two looks for such pods.
 	lookEvery = 5 * time.Second
+	// againAfter is between two deletions of a configuration that others make anew.
+	againAfter = time.Second
 )
 
 // Uninstall deletes the webhook's configuration, so that nothing new is held, and lifts every hold. It may be repeated,
 // and run beside webhook and watcher. It looks for pods until no request is left that the webhook may have been asked about.
 func Uninstall(ctx context.Context, client kubernetes.Interface, configuration string, opts ReleaseOptions) (Released, error) {
-	if err := unregister(ctx, client, configuration); err != nil {
+	if err := unregister(ctx, client, configuration, opts.Clock); err != nil {
 		return Released{}, err
 	}
 	opts.Log.Info("webhook configuration deleted", "name", configuration)
@@ -47,10 +51,18 @@ func Uninstall(ctx context.Context, client kubernetes.Interface, configuration s
 	}
 }
 
-// unregister deletes a configuration that is ours, however often others make it anew. One that is not there is deleted.
-func unregister(ctx context.Context, client kubernetes.Interface, name string) error {
+// unregister deletes a configuration that is ours, however often others make it anew. One that is not there is deleted; one
+// that a finalizer keeps has pods held all the same.
+func unregister(ctx context.Context, client kubernetes.Interface, name string, c clock.Clock) error {
 	configurations := client.AdmissionregistrationV1().MutatingWebhookConfigurations()
-	for {
+	for round := 0; ; round++ {
+		if round > 1 { // the first look after a deletion mostly finds nothing
+			select {
+			case <-ctx.Done():
+				return fmt.Errorf("deleting MutatingWebhookConfiguration %s, which is made anew each time: %w", name, context.Cause(ctx))
+			case <-c.After(againAfter):
+			}
+		}
 		found, err := configurations.Get(ctx, name, metav1.GetOptions{})
 		if apierrors.IsNotFound(err) {
 			return nil
@@ -60,6 +72,10 @@ func unregister(ctx context.Context, client kubernetes.Interface, name string) e
 		}
 		if !slices.ContainsFunc(found.Webhooks, func(w admissionregistrationv1.MutatingWebhook) bool { return w.Name == webhookName }) {
 			return fmt.Errorf("deleting MutatingWebhookConfiguration %s: it has no webhook %s, so it is not airflow-requeue's", name, webhookName)
+		}
+		if found.DeletionTimestamp != nil {
+			return fmt.Errorf("deleting MutatingWebhookConfiguration %s: it stays, and has pods held, until its finalizers are taken off: %s",
+				name, strings.Join(found.Finalizers, ", "))
 		}
 		err = configurations.Delete(ctx, name, metav1.DeleteOptions{Preconditions: &metav1.Preconditions{UID: &found.UID}})
 		if err != nil && !apierrors.IsNotFound(err) && !apierrors.IsConflict(err) {

@@ -1,6 +1,7 @@
 package watcher_test
 
 import (
+	"context"
 	"fmt"
 	"net/http"
 	"path"
@@ -11,6 +12,7 @@ import (
 	admissionregistrationv1 "k8s.io/api/admissionregistration/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/kubernetes"
 
 	"github.com/airflow-requeue/airflow-requeue/internal/programs"
@@ -141,4 +143,26 @@ func TestTheConfigurationOfAnotherWebhookIsLeftAlone(t *testing.T) {
 	require.EqualError(t, err, "deleting MutatingWebhookConfiguration "+w.namespace+": it has no webhook pods.airflow-requeue.dev, so it is not airflow-requeue's")
 	require.True(t, w.registered())
 	require.NotEmpty(t, w.now(pod.Name).Finalizers, "nothing is released while pods may be held")
+}
+
+func TestAConfigurationThatAFinalizerKeepsIsNamedWithIt(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.register()
+	finalizers := func(json string) {
+		_, err := w.client.AdmissionregistrationV1().MutatingWebhookConfigurations().Patch(context.WithoutCancel(t.Context()), w.namespace,
+			types.MergePatchType, []byte(`{"metadata":{"finalizers":`+json+`}}`), metav1.PatchOptions{})
+		require.NoError(t, err)
+	}
+	finalizers(`["example.com/keep"]`)
+	defer finalizers("null")
+	deleted := 0
+	_, err := w.uninstall(w.requests(func(before bool, method, _ string) {
+		if before && method == http.MethodDelete {
+			deleted++
+		}
+	}))
+	require.EqualError(t, err, "deleting MutatingWebhookConfiguration "+w.namespace+
+		": it stays, and has pods held, until its finalizers are taken off: example.com/keep")
+	require.Equal(t, 1, deleted)
 }
