@@ -1,6 +1,7 @@
 package chart_test
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -23,6 +24,7 @@ func TestTheREADMEsCommandsLeadToTheFirstRequeue(t *testing.T) {
 	require.Len(t, blocks, 3) // the last asks the public registry
 	install, uninstall := blocks[0], blocks[1]
 	require.Len(t, install, 4)
+	require.Len(t, uninstall, 2)
 
 	a.shell(install[0])
 	assert.Contains(t, a.shell(install[1]), `deployment "airflow-requeue-watcher" successfully rolled out`)
@@ -36,6 +38,7 @@ func TestTheREADMEsCommandsLeadToTheFirstRequeue(t *testing.T) {
 	assert.Contains(t, a.shell(install[3]), "KubeletRejected")
 
 	a.shell(uninstall[0])
+	assert.Contains(t, a.shell(uninstall[1]), fmt.Sprintf("pod %q deleted", pod.Name), "the one that was replaced")
 	everything := "kubectl get all,mutatingwebhookconfigurations,clusterroles,secrets,leases --all-namespaces --output=name"
 	require.Eventually(t, func() bool { return !strings.Contains(a.shell(everything), "airflow-requeue") }, world.Patience, time.Second)
 }
