@@ -14,6 +14,13 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+	appsv1 "k8s.io/api/apps/v1"
+	batchv1 "k8s.io/api/batch/v1"
+	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/intstr"
+	"k8s.io/utils/ptr"
 	"sigs.k8s.io/yaml"
 
 	"github.com/airflow-requeue/airflow-requeue/internal/rendered"
@@ -91,6 +98,42 @@ func help(t *testing.T, program string, args []string) string {
 	out, err := exec.CommandContext(t.Context(), built[program], command...).Output()
 	require.NoError(t, err)
 	return string(out)
+}
+
+func TestTheJobThatReleasesRunsWhereAndAsTheWatcherDoes(t *testing.T) {
+	t.Parallel()
+	all := rendered.Template(t, helm, "blue", chart, "--namespace=airflow", "--values=testdata/every-value.yaml")
+	watcher := rendered.Into[appsv1.Deployment](t, all, "Deployment", "airflow-requeue-watcher").Spec.Template
+	release := rendered.Into[batchv1.Job](t, all, "Job", "airflow-requeue-release").Spec.Template
+	delete(watcher.Annotations, "kubectl.kubernetes.io/default-container")
+	watcher.Labels["app.kubernetes.io/component"] = "release"
+	assert.Equal(t, watcher.ObjectMeta, release.ObjectMeta)
+	for _, placed := range []func(corev1.PodTemplateSpec) any{
+		func(p corev1.PodTemplateSpec) any { return p.Spec.NodeSelector },
+		func(p corev1.PodTemplateSpec) any { return p.Spec.Tolerations },
+		func(p corev1.PodTemplateSpec) any { return p.Spec.Affinity },
+		func(p corev1.PodTemplateSpec) any { return p.Spec.ImagePullSecrets },
+		func(p corev1.PodTemplateSpec) any { return p.Spec.PriorityClassName },
+	} {
+		assert.NotEmpty(t, placed(release))
+		assert.Equal(t, placed(watcher), placed(release))
+	}
+}
+
+func TestWhereEgressIsConfinedTheWatcherStillReachesTheInstallationsPods(t *testing.T) {
+	t.Parallel()
+	all := rendered.Template(t, helm, "blue", chart, "--namespace=airflow", "--values=testdata/every-value.yaml")
+	port := func(port intstr.IntOrString, protocol *corev1.Protocol) networkingv1.NetworkPolicyPort {
+		return networkingv1.NetworkPolicyPort{Port: &port, Protocol: protocol}
+	}
+	given := networkingv1.NetworkPolicyEgressRule{Ports: []networkingv1.NetworkPolicyPort{port(intstr.FromInt32(53), ptr.To(corev1.ProtocolUDP))}}
+	own := networkingv1.NetworkPolicyEgressRule{Ports: []networkingv1.NetworkPolicyPort{port(intstr.FromString("https"), nil), port(intstr.FromString("metrics"), nil)},
+		To: []networkingv1.NetworkPolicyPeer{{PodSelector: &metav1.LabelSelector{MatchLabels: map[string]string{
+			"app.kubernetes.io/name": "airflow-requeue", "app.kubernetes.io/instance": "blue"}}}}}
+	for name, want := range map[string][]networkingv1.NetworkPolicyEgressRule{"watcher": {own, given}, "webhook": {given}} {
+		policy := rendered.Into[networkingv1.NetworkPolicy](t, all, "NetworkPolicy", "airflow-requeue-"+name)
+		assert.Equal(t, want, policy.Spec.Egress, name)
+	}
 }
 
 func TestEveryValueIsSetToAnotherInTheTests(t *testing.T) {
