@@ -17,8 +17,9 @@ import (
 const (
 	// dialTimeout is short: a Service without endpoints may never answer.
 	dialTimeout = 3 * time.Second
-	// soon is before an expiry that nobody has seen to: cert-manager renews weeks ahead.
-	soon = 7 * 24 * time.Hour
+	// soon is before an expiry that nobody has seen to: cert-manager renews weeks ahead, and a self-signed webhook its
+	// certificate of a week at two thirds, 56 hours ahead.
+	soon = 48 * time.Hour
 )
 
 // authority says whether the API server may trust the webhook: by the CA in its configuration, and by the certificate that the
@@ -49,7 +50,7 @@ func (c *checker) authority(ctx context.Context) Finding {
 	case err != nil:
 		return ok("%s; the webhook's certificate can't be seen from here", until)
 	case shown.NotAfter.Sub(c.Clock.Now()) < soon:
-		return warn("see why it was not renewed: "+certificates, "the webhook's certificate expires on %s", day(shown.NotAfter))
+		return warn("see why it was not renewed: "+certificates+"; a self-signed webhook says it in its log", "the webhook's certificate expires on %s", day(shown.NotAfter))
 	}
 	return ok("%s; the webhook's certificate, by it, until %s", until, day(shown.NotAfter))
 }

@@ -60,6 +60,7 @@ func TestAnInstallationThatIsWellIsFoundWell(t *testing.T) {
 func TestWhatIsWrongIsFound(t *testing.T) {
 	t.Parallel()
 	year, longAgo, tomorrow := time.Now().AddDate(1, 0, 0), time.Now().AddDate(-1, 0, 0), time.Now().Add(24*time.Hour)
+	renewal := time.Now().Add(7 * 24 * time.Hour / 3) // when a self-signed webhook renews its certificate
 	anybody := rbacv1.PolicyRule{Verbs: []string{"list", "create"}, APIGroups: []string{""}, Resources: []string{"pods"}}
 	for _, c := range []struct {
 		name  string
@@ -135,6 +136,10 @@ func TestWhatIsWrongIsFound(t *testing.T) {
 			i.serve("127.0.0.1", year, tomorrow)
 			i.register()
 		}, Finding{"webhook's CA", Warn, "the webhook's certificate expires on DATE", ""}},
+		{"the webhook's certificate is its own, of a week, and about to be renewed", func(i *installation) {
+			i.serve("127.0.0.1", year, renewal)
+			i.register()
+		}, Finding{"webhook's CA", OK, "until DATE; the webhook's certificate, by it, until DATE", ""}},
 		{"the webhook can't be reached from here", func(i *installation) {
 			i.wellServed()
 			i.stop()
