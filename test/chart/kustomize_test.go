@@ -44,6 +44,7 @@ func TestByKustomizeAnInstallationLeavesNothingEither(t *testing.T) {
 	a.run(kubectl, "apply", "-k", release)
 	a.run(kubectl, "wait", "--for=condition=complete", "--timeout=5m", "job/airflow-requeue-release")
 	a.untilReleased(left)
+	a.nothingOnPods()
 	programs.UntilNotStamping(t, a.scheduler)
 	a.run(kubectl, "delete", "-k", release)
 	a.run(kubectl, "delete", "-k", all, "--ignore-not-found")

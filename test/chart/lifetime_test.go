@@ -54,9 +54,26 @@ func TestAnInstallationIsInstalledUpgradedWithPodsInFlightAndLeavesNothing(t *te
 	a.run(helm, "uninstall", "airflow-requeue", "--timeout=10m")
 	a.untilReleased(left)
 	a.begin(left) // as if nothing had been
+	a.nothingOnPods()
 	var different []string
 	assert.Eventually(t, func() bool { different = changes(before, inventory(t)); return len(different) == 0 }, world.Patience, time.Second)
 	assert.Empty(t, different)
+}
+
+// nothingOnPods says that no pod of Airflow's is tracked, held or kept, but that one was replaced.
+func (a *airflow) nothingOnPods() {
+	a.T.Helper()
+	replaced := 0
+	for name, pod := range a.Pods() {
+		_, is := pod.Labels[requeue.LabelReplaced]
+		assert.False(a.T, requeue.Tracked(pod), name)
+		assert.Empty(a.T, pod.Finalizers, name)
+		assert.Equal(a.T, is, requeue.Held(pod), "%s: the hold of a pod that was replaced is a tombstone", name)
+		if is {
+			replaced++
+		}
+	}
+	assert.Positive(a.T, replaced, "they stay")
 }
 
 // configuration is the webhook's, of the release airflow-requeue.
