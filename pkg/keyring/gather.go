@@ -12,9 +12,9 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
 	"time"
 
+	"golang.org/x/sync/errgroup"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
@@ -31,11 +31,15 @@ type Site struct {
 const (
 	// askTimeout bounds the question to one reader.
 	askTimeout = 5 * time.Second
-	// maxAnswer bounds what a reader may say, in bytes.
+	// maxAnswer bounds what a reader may say, in bytes: in headers, and in what comes after them.
 	maxAnswer = 64 << 10
+	// askedAtOnce bounds how many are asked at the same time: any pod may have a reader's labels.
+	askedAtOnce = 16
 	// metricsPort is the name of the port on which readers answer.
 	metricsPort = "metrics"
 )
+
+var errUnreadable = errors.New("an answer that can't be read")
 
 // Get reads the Secret.
 func (s Site) Get(ctx context.Context) (*corev1.Secret, error) {
@@ -58,24 +62,32 @@ func (s Site) Readers(ctx context.Context) ([]Reader, error) {
 		return p.Spec.NodeName == "" || p.Status.Phase == corev1.PodSucceeded || p.Status.Phase == corev1.PodFailed
 	})
 	// Pods are asked at their own addresses: neither by a proxy, nor wherever an answer leads to.
-	client := &http.Client{Timeout: askTimeout, Transport: &http.Transport{DisableKeepAlives: true},
+	client := &http.Client{Timeout: askTimeout, Transport: &http.Transport{DisableKeepAlives: true, MaxResponseHeaderBytes: maxAnswer},
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
 	readers := make([]Reader, len(pods))
-	var asking sync.WaitGroup
+	var asking errgroup.Group
+	asking.SetLimit(askedAtOnce)
 	for i := range pods {
-		asking.Go(func() {
-			readers[i] = Reader{Pod: pods[i].Name, Component: pods[i].Labels["app.kubernetes.io/component"]}
-			held, err := ask(ctx, client, &pods[i])
-			if err != nil {
-				readers[i].Silent = err.Error()
-				return
-			}
-			readers[i].Held = held
+		asking.Go(func() error {
+			readers[i] = read(ctx, client, &pods[i])
+			return nil
 		})
 	}
-	asking.Wait()
+	_ = asking.Wait() // never an error: who is silent is told
 	slices.SortFunc(readers, func(a, b Reader) int { return strings.Compare(a.Pod, b.Pod) })
 	return readers, nil
+}
+
+// read is what one pod says, or why it says nothing.
+func read(ctx context.Context, client *http.Client, pod *corev1.Pod) Reader {
+	r := Reader{Pod: pod.Name, Component: pod.Labels["app.kubernetes.io/component"]}
+	held, err := ask(ctx, client, pod)
+	if err != nil {
+		r.Silent = err.Error()
+		return r
+	}
+	r.Held = held
+	return r
 }
 
 // ask returns what one pod says. Errors quote nothing of its answer.
@@ -91,11 +103,7 @@ func ask(ctx context.Context, client *http.Client, pod *corev1.Pod) (Held, error
 	}
 	response, err := client.Do(request)
 	if err != nil {
-		var failed *url.Error
-		if errors.As(err, &failed) {
-			err = failed.Err
-		}
-		return Held{}, err
+		return Held{}, unanswered(err)
 	}
 	defer response.Body.Close()
 	if response.StatusCode != http.StatusOK {
@@ -103,9 +111,22 @@ func ask(ctx context.Context, client *http.Client, pod *corev1.Pod) (Held, error
 	}
 	var held Held
 	if json.NewDecoder(io.LimitReader(response.Body, maxAnswer)).Decode(&held) != nil {
-		return Held{}, errors.New("an answer that can't be read")
+		return Held{}, errUnreadable
 	}
 	return held, nil
+}
+
+// unanswered is an error of the network's as it is, without the address. Others may quote the answer.
+func unanswered(err error) error {
+	var failed *url.Error
+	if errors.As(err, &failed) {
+		err = failed.Err
+	}
+	var network net.Error
+	if !errors.As(err, &network) {
+		return errUnreadable
+	}
+	return err
 }
 
 func portOf(pod *corev1.Pod) int32 {

@@ -243,6 +243,17 @@ func TestReadersAreAskedAndNobodyElse(t *testing.T) {
 	p.join("j-done", watcher, nil, func(pod *corev1.Pod) { pod.Status.Phase = corev1.PodSucceeded })
 	p.join("k-unbound", watcher, nil, func(pod *corev1.Pod) { pod.Spec.NodeName = "" })
 	p.join("l-release", "release", nil)
+	p.join("n-wordy", webhook, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Said", strings.Repeat("x", 2*maxAnswer))
+		holding("k1", "k1").ServeHTTP(w, r)
+	}))
+	p.join("o-foreign", webhook, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		connection, _, err := http.NewResponseController(w).Hijack()
+		if assert.NoError(t, err) {
+			fmt.Fprint(connection, "s3cret\r\n\r\n")
+			assert.NoError(t, connection.Close())
+		}
+	}))
 	p.join("m-another", watcher, nil, func(pod *corev1.Pod) { pod.Labels["app.kubernetes.io/instance"] = "green" })
 
 	readers, err := p.site.Readers(t.Context())
@@ -254,9 +265,41 @@ func TestReadersAreAskedAndNobodyElse(t *testing.T) {
 	}
 	assert.Equal(t, map[string]string{"a-watcher": "", "b-webhook": "", "c-led-on": "HTTP status 302", "d-odd": "an answer that can't be read",
 		"e-long": "an answer that can't be read", "f-elsewhere": "HTTP status 404", "g-starting": "no address yet, or no port named metrics",
-		"h-gone": "dial tcp 127.0.0.1:1: connect: connection refused"}, said)
+		"h-gone": "dial tcp 127.0.0.1:1: connect: connection refused", "n-wordy": "an answer that can't be read", "o-foreign": "an answer that can't be read"}, said)
 	assert.Equal(t, []Reader{{Pod: "a-watcher", Component: watcher, Held: Held{Keys: []string{"k1", "k2"}, Signs: "k1"}},
 		{Pod: "b-webhook", Component: webhook, Held: Held{Keys: []string{}}}}, readers[:2])
+}
+
+func TestFewReadersAreAskedAtTheSameTime(t *testing.T) {
+	p := newPlace(t)
+	var mu sync.Mutex
+	var asked, now, most int
+	enough := make(chan struct{}) // are asked for more to come, if more may
+	answer := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		mu.Lock()
+		asked, now = asked+1, now+1
+		most = max(most, now)
+		if asked == askedAtOnce {
+			close(enough)
+		}
+		mu.Unlock()
+		<-enough
+		mu.Lock()
+		now-- // before the answer, upon which the next is asked
+		mu.Unlock()
+		holding("k1", "k1").ServeHTTP(w, r)
+	})
+	const many = 3 * askedAtOnce
+	for i := range many {
+		p.join(fmt.Sprintf("watcher-%d", i), watcher, answer)
+	}
+
+	readers, err := p.site.Readers(t.Context())
+
+	require.NoError(t, err)
+	assert.Len(t, readers, many)
+	assert.Equal(t, many, asked)
+	assert.LessOrEqual(t, most, askedAtOnce)
 }
 
 func TestWhatHoldsTheKeysUpIsSaidOnce(t *testing.T) {
