@@ -23,6 +23,9 @@ const (
 	restEvery = 30 * time.Second
 	// moveEvery is how often a step that waits is looked at.
 	moveEvery = 5 * time.Second
+	// useEvery is how often pods are looked at for a key that some of them are signed with: it takes a list of all that are held or
+	// kept, and those are kept for an hour by default.
+	useEvery = time.Minute
 	// patience is how long a rotation may wait for its readers before that is a line in the log: a kubelet brings a changed
 	// Secret within about a minute.
 	patience = 5 * time.Minute
@@ -98,11 +101,21 @@ func (k *Keeper) Lead(ctx context.Context) {
 	k.every(ctx, func() time.Duration {
 		step, err := k.step(ctx, func(a Action) bool { return a != Wait })
 		k.complain(ctx, err)
-		if err == nil && step.Reason == NothingIsToDo {
-			return restEvery
-		}
-		return moveEvery
+		return pause(step, err)
 	})
+}
+
+// pause is how long to wait after a step.
+func pause(step Step, err error) time.Duration {
+	switch {
+	case err != nil:
+		return moveEvery
+	case step.Reason == NothingIsToDo:
+		return restEvery
+	case step.Reason == InUse:
+		return useEvery
+	}
+	return moveEvery
 }
 
 func (k *Keeper) every(ctx context.Context, do func() time.Duration) {
@@ -162,7 +175,7 @@ func (k *Keeper) gather(ctx context.Context, secret *corev1.Secret) (in Input, e
 		in.Signed, err = k.Signed(ctx, func(string) bool { return true })
 		return in, err
 	}
-	if in.Ring.Next != "" || in.Seen.SignCurrent.IsZero() {
+	if in.Ring.Next != "" || in.Seen.SignCurrent.IsZero() || k.Clock.Since(in.Seen.SignCurrent) < signFor {
 		return in, nil // nothing is retired meanwhile
 	}
 	for _, old := range in.Ring.Old {

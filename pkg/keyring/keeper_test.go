@@ -13,6 +13,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/stretchr/testify/assert"
@@ -222,6 +223,44 @@ func TestTheLeaderRotatesAndPutsBackWhatWasTakenOut(t *testing.T) {
 	for _, content := range own.Secrets {
 		assert.NotContains(t, p.log.String(), string(content))
 	}
+}
+
+func TestPodsAreLookedAtForAnOldKeyOnceItMayGoAndThenOnceAMinute(t *testing.T) {
+	p := newPlace(t)
+	p.store(secretOf("k2", []string{"k1", "k2"}, AnnotationOld, "k1"))
+	p.own, p.signed = keysOf("k2", "k1", "k2"), []string{"k1"}
+	p.join("watcher-0", watcher, holding("k2", "k1", "k2"))
+	p.join("webhook-0", webhook, holding("k2", "k1", "k2"))
+	k := p.keeper()
+	signed, looked := k.Signed, 0
+	k.Signed = func(ctx context.Context, want func(string) bool) (bool, error) {
+		looked++
+		return signed(ctx, want)
+	}
+	look := func() (Reason, time.Duration) {
+		step, err := k.step(t.Context(), func(a Action) bool { return a != Wait })
+		require.NoError(t, err)
+		return step.Reason, pause(step, err)
+	}
+	reason, after := look()
+	assert.Equal(t, Settling, reason)
+	assert.Equal(t, 5*time.Second, after)
+	p.clock.Step(signFor - 1)
+	reason, _ = look()
+	assert.Equal(t, Settling, reason)
+	assert.Zero(t, looked)
+	p.clock.Step(1)
+	reason, after = look()
+	assert.Equal(t, InUse, reason)
+	assert.Equal(t, time.Minute, after)
+	assert.Equal(t, 1, looked)
+	p.signed = nil
+	reason, after = look()
+	assert.Equal(t, Unused, reason)
+	assert.Equal(t, 5*time.Second, after)
+	reason, after = look()
+	assert.Equal(t, NothingIsToDo, reason)
+	assert.Equal(t, 30*time.Second, after)
 }
 
 func TestReadersAreAskedAndNobodyElse(t *testing.T) {
