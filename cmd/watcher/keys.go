@@ -57,9 +57,15 @@ func awaitKeys(ctx context.Context, keeper *keyring.Keeper, keys *keyfile.Source
 	return keys.Await(ctx)
 }
 
-// lead settles pods, and the first shard's watcher looks after the keys of all.
+// keepsKeys reports whether this watcher's shard looks after the keys of all: the lowest that has a namespace does, since one without
+// any need not have a watcher.
+func (o *options) keepsKeys() bool {
+	return o.shard == requeue.FirstShard(o.namespaces, o.shards)
+}
+
+// lead settles pods, and looks after the keys.
 func (o *options) lead(w *watcher.Watcher, keeper *keyring.Keeper) func(context.Context) {
-	if keeper == nil || o.shard != 0 {
+	if keeper == nil || !o.keepsKeys() {
 		return w.Lead
 	}
 	return func(ctx context.Context) {

@@ -107,6 +107,24 @@ func TestAWatcherServesTheNamespacesOfItsShard(t *testing.T) {
 	}
 }
 
+func TestTheLowestShardThatHasANamespaceLooksAfterTheKeys(t *testing.T) {
+	const second = "--namespace=team-b" // of two shards it is in the second
+	for _, c := range []struct {
+		args string
+		want bool
+	}{
+		{"--namespace=team-a", true},
+		{"--namespace=team-a,team-b --shards=2 --shard=0", true},
+		{"--namespace=team-a,team-b --shards=2 --shard=1", false},
+		{second + " --shards=2 --shard=0", false},
+		{second + " --shards=2 --shard=1", true},
+	} {
+		o, _, err := parse(strings.Fields(c.args), "airflow")
+		require.NoError(t, err)
+		assert.Equal(t, c.want, o.keepsKeys(), c.args)
+	}
+}
+
 func TestAnOperatorsBoundsAreTaken(t *testing.T) {
 	o, _, err := parse([]string{"--database-url-file=f", "--storm-breaker=30", "--max-retries-cap=5", "--backoff-floor=20s"}, "airflow")
 	require.NoError(t, err)

@@ -28,6 +28,15 @@ func InShard(namespaces []string, shard, shards int) []string {
 	return in
 }
 
+// FirstShard is the lowest shard that serves any of the namespaces: its watchers do what is to be done once for all shards.
+func FirstShard(namespaces []string, shards int) int {
+	first := max(shards, 1) - 1
+	for _, namespace := range namespaces {
+		first = min(first, Shard(namespace, shards))
+	}
+	return first
+}
+
 // LeaseOf names the Lease that the watchers of a shard compete for: the installation's own where there is one shard.
 func LeaseOf(name string, shard, shards int) string {
 	if shards <= 1 {

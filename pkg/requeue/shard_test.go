@@ -53,6 +53,14 @@ func TestEachNamespaceIsInOneShard(t *testing.T) {
 	assert.Empty(t, InShard([]string{"team-a"}, 1, 2))
 }
 
+func TestTheFirstShardIsTheLowestThatHasANamespace(t *testing.T) {
+	assert.Equal(t, 0, FirstShard([]string{"team-b", "team-a"}, 1))
+	assert.Equal(t, 0, FirstShard([]string{"team-b", "team-a"}, 2))
+	assert.Equal(t, 1, FirstShard([]string{"team-b"}, 2))
+	assert.Equal(t, 1, FirstShard([]string{"team-b", "data", "airflow"}, 4))
+	assert.Equal(t, 2, FirstShard([]string{"team-b", "team-a"}, 4))
+}
+
 func TestALeaseIsNamedByItsShardWhereThereAreSeveral(t *testing.T) {
 	assert.Equal(t, "airflow-requeue", LeaseOf("airflow-requeue", 0, 1))
 	assert.Equal(t, "airflow-requeue-0", LeaseOf("airflow-requeue", 0, 2))
