@@ -36,8 +36,10 @@ their task started, and gives every other back to Airflow.
   airflow-requeue-watcher [flags]                 watch, compete for the Lease, and settle pods while leading
   airflow-requeue-watcher check [flags]           look at all that the watcher needs, say what is wrong and what to do
                                                   about it, and exit non-zero if anything is; it takes the watch's
-                                                  flags and changes nothing, but that with --init it makes the
-                                                  first signing key where there is none
+                                                  flags, which by kubectl exec are in the variables that its
+                                                  container has (see below), and changes nothing, but
+                                                  that with --init it makes the first signing key where
+                                                  there is none
   airflow-requeue-watcher release --all [flags]   lift every hold and take every finalizer off, then exit: for
                                                   emergencies and uninstalling; so that nothing new is
                                                   held, delete the webhook's configuration before, or
@@ -89,6 +91,8 @@ func newOptions(command, ownNamespace string) (*options, *flags.Groups) {
 		namespaces = []string{ownNamespace}
 	}
 	scope.StringSliceVar(&o.namespaces, "namespace", namespaces, "`namespace` that Airflow puts worker pods in; repeatable")
+	flags.FromVariable(scope, "installation", "INSTALLATION")
+	flags.FromVariable(scope, "namespace", "NAMESPACES")
 
 	switch command {
 	case commandRelease:
@@ -123,6 +127,7 @@ func (o *options) watchFlags(g *flags.Groups, ownNamespace string) {
 	keys := g.Add("Seal")
 	keys.StringVar(&o.signingKeys, "signing-keys-dir", "/etc/airflow-requeue/signing-keys", "`directory` with the keys that seal stamps, the same as the webhook's; followed as it changes")
 	keys.StringVar(&o.keysSecret, "signing-keys-secret", "", "`name` of the Secret that is mounted there, in the Lease's namespace: filled where it is empty, and its keys rotated; none: somebody else brings the keys")
+	flags.FromVariable(keys, "signing-keys-secret", "SIGNING_KEYS_SECRET")
 	keys.DurationVar(&o.rotateEvery, "signing-keys-rotate-every", 90*24*time.Hour, "how long a key of that Secret signs; 0: until the Secret is annotated with "+keyring.AnnotationRotate)
 
 	lease := g.Add("Leader election")
@@ -134,6 +139,7 @@ func (o *options) watchFlags(g *flags.Groups, ownNamespace string) {
 
 	shards := g.Add("Shards: where several watchers share the namespaces")
 	shards.IntVar(&o.shards, "shards", 1, "`number` of parts that the namespaces are split into; give the webhook and all watchers the same")
+	flags.FromVariable(shards, "shards", "SHARDS")
 	shards.IntVar(&o.shard, "shard", noShard, "`part` that this watcher serves, from 0; its Lease is <lease-name>-<part>. Needed where there are several")
 	shards.Lookup("shard").DefValue = "0" // for help: it shows no default that is zero
 

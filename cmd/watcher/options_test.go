@@ -107,6 +107,19 @@ func TestAWatcherServesTheNamespacesOfItsShard(t *testing.T) {
 	}
 }
 
+func TestACheckInsideOfARunningContainerNeedsNoFlags(t *testing.T) {
+	for name, value := range map[string]string{"INSTALLATION": "blue", "NAMESPACES": "team-a,team-b", "SIGNING_KEYS_SECRET": "keys", "SHARDS": "2"} {
+		t.Setenv(name, value)
+	}
+	told, _, err := parse([]string{"check", "--installation=blue", "--namespace=team-a,team-b", "--signing-keys-secret=keys", "--shards=2",
+		"--database-url-file=/etc/airflow-requeue/database/url", "--signing-keys-dir=/etc/airflow-requeue/signing-keys"}, "airflow")
+	require.NoError(t, err)
+	untold, _, err := parse([]string{"check"}, "airflow")
+	require.NoError(t, err)
+	assert.Equal(t, told, untold)
+	assert.Equal(t, "blue", untold.lease.Name)
+}
+
 func TestTheLowestShardThatHasANamespaceLooksAfterTheKeys(t *testing.T) {
 	const second = "--namespace=team-b" // of two shards it is in the second
 	for _, c := range []struct {
@@ -136,8 +149,8 @@ func TestAnOperatorsBoundsAreTaken(t *testing.T) {
 func TestHelpExplainsEachCommandsFlags(t *testing.T) {
 	for command, want := range map[string][]string{
 		"":             {"release --all", "check [flags]", "--database-url-file", "--max-retries", "Leader election:", "--shard part"},
-		commandCheck:   {"--init", "--output", "--database-url-file"},
-		commandRelease: {"release --all", "--all", "--webhook-configuration", "--request-timeout", "--timeout"},
+		commandCheck:   {"INSTALLATION holds", "NAMESPACES holds", "SIGNING_KEYS_SECRET holds", "SHARDS holds", "--init", "--output", "--database-url-file"},
+		commandRelease: {"release --all", "INSTALLATION holds", "NAMESPACES holds", "--all", "--webhook-configuration", "--request-timeout", "--timeout"},
 	} {
 		var out bytes.Buffer
 		args := []string{"--help"}

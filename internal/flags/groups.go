@@ -4,6 +4,7 @@ package flags
 import (
 	"errors"
 	"fmt"
+	"os"
 	"runtime"
 	"strings"
 
@@ -24,7 +25,33 @@ func (g *Groups) Add(title string) *pflag.FlagSet {
 	return set
 }
 
-// Parse reads arguments, which are flags only; help is not empty where it, or the version, was asked for.
+// annotationVariable has the name of the environment variable that a flag's default is from.
+const annotationVariable = "variable"
+
+// FromVariable has a flag's default be what an environment variable holds, where that is not empty: a program that is started inside
+// of a running container, as by kubectl exec, has its variables, but not its arguments.
+func FromVariable(set *pflag.FlagSet, name, variable string) {
+	flag := set.Lookup(name)
+	flag.Usage += "; else what variable " + variable + " holds"
+	flag.Annotations = map[string][]string{annotationVariable: {variable}}
+}
+
+// setFromVariables sets the flags that were not given.
+func setFromVariables(all *pflag.FlagSet) error {
+	var errs []error
+	all.VisitAll(func(flag *pflag.Flag) {
+		for _, variable := range flag.Annotations[annotationVariable] {
+			if value := os.Getenv(variable); value != "" && !flag.Changed {
+				if err := all.Set(flag.Name, value); err != nil {
+					errs = append(errs, fmt.Errorf("variable %s: %w", variable, err))
+				}
+			}
+		}
+	})
+	return errors.Join(errs...)
+}
+
+// Parse reads arguments, which are flags only, and for those that are not given their variables; help is not empty where it, or the version, was asked for.
 func (g *Groups) Parse(program, intro string, args []string) (help string, err error) {
 	version := g.Add("About").Bool("version", false, "print the version, and that of Go, and exit")
 	all := g.all(program)
@@ -38,7 +65,7 @@ func (g *Groups) Parse(program, intro string, args []string) (help string, err e
 	case *version:
 		return fmt.Sprintf("%s %s %s\n", program, Version(), runtime.Version()), nil
 	}
-	return "", nil
+	return "", setFromVariables(all)
 }
 
 // all is one set of all flags, which prints nothing by itself.

@@ -11,6 +11,7 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 
+	"github.com/airflow-requeue/airflow-requeue/internal/cluster"
 	"github.com/airflow-requeue/airflow-requeue/internal/world"
 	"github.com/airflow-requeue/airflow-requeue/pkg/preflight"
 	"github.com/airflow-requeue/airflow-requeue/pkg/watcher"
@@ -69,6 +70,21 @@ func TestTheInitStepLooksAtWhatTheWatcherUses(t *testing.T) {
 	assert.Equal(t, program.Image, check.Image)
 	assert.Equal(t, program.Env, check.Env)
 	assert.Equal(t, program.VolumeMounts, check.VolumeMounts)
+}
+
+// TestACheckByExecLooksAtWhatTheWatcherUses is of kubectl exec, which gives a check the container's environment alone.
+func TestACheckByExecLooksAtWhatTheWatcherUses(t *testing.T) {
+	for name, d := range map[string]*appsv1.Deployment{
+		"elsewhere": into[appsv1.Deployment](t, moved(t, "data", "data-requeue"), "Deployment", "airflow-requeue-watcher"),
+		"sharded":   into[appsv1.Deployment](t, build(t, folder(t, "shards")), "Deployment", "airflow-requeue-watcher-1"),
+	} {
+		t.Run(name, func(t *testing.T) {
+			byArguments, byEnvironment := cluster.Checks(t, servers, built["watcher"], d)
+			assert.Equal(t, byArguments, byEnvironment)
+			assert.Contains(t, byEnvironment, "key rotation")
+			assert.Contains(t, byEnvironment, map[string]string{"elsewhere": "data-requeue", "sharded": "team-a"}[name])
+		})
+	}
 }
 
 func TestTheCheckAsksForTheRightsThatTheManifestsGrant(t *testing.T) {

@@ -42,6 +42,7 @@ func TestTheShardsOfTheExampleTakeThePlaceOfTheOnlyWatcher(t *testing.T) {
 		pod := &want.Spec.Template.Spec
 		pod.InitContainers[0].Args = append(pod.InitContainers[0].Args, flags...)
 		pod.Containers[0].Args = slices.Concat(pod.Containers[0].Args, []string{"--shard=" + label}, flags)
+		pod.Containers[0].Env = append(pod.Containers[0].Env, corev1.EnvVar{Name: "SHARDS", Value: "2"}, corev1.EnvVar{Name: "NAMESPACES", Value: "$(POD_NAMESPACE),team-a,team-b"})
 		assert.Equal(t, want, into[appsv1.Deployment](t, example, "Deployment", want.Name))
 
 		disruptions := budget.DeepCopy()
