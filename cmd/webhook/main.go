@@ -164,11 +164,7 @@ func sweep(client kubernetes.Interface, installation string, namespaces []string
 }
 
 func (p *program) serve(ctx context.Context) error {
-	handler, err := mutate.Handler(p.webhook)
-	if err != nil {
-		return err
-	}
-	handler = mutate.Bound(handler, p.maxReviews, p.metrics)
+	handler := mutate.Bound(mutate.Handler(p.webhook), p.maxReviews, p.metrics)
 	var network net.ListenConfig
 	reviews, err := network.Listen(ctx, "tcp", p.listen)
 	if err != nil {
@@ -196,7 +192,7 @@ func (p *program) serve(ctx context.Context) error {
 		return httpserve.Serve(serving, httpserve.New(handler, p.certificate.Config(), p.slog), reviews)
 	})
 	group.Go(func() error {
-		return httpserve.Serve(serving, httpserve.New(answers, nil, p.slog), admin)
+		return httpserve.Serve(serving, httpserve.New(httpserve.WithProfiles(answers, p.pprof), nil, p.slog), admin)
 	})
 	p.slog.Info("serving", "reviews", reviews.Addr().String(), "metrics", admin.Addr().String(), "installation", p.installation,
 		"namespaces", p.namespaces, "shards", p.shards, "mode", p.mode)

@@ -28,6 +28,7 @@ const (
 type options struct {
 	ownNamespace          string
 	listen, metricsListen string
+	pprof                 bool
 	tlsCert, tlsKey       string
 	selfSigned            string
 	injectInto            string
@@ -64,6 +65,7 @@ func newOptions(ownNamespace string) (*options, *flags.Groups) {
 	serving := g.Add("Serving")
 	serving.StringVar(&o.listen, "listen", ":8443", "`address` for admission reviews, by HTTPS, at /mutate")
 	serving.StringVar(&o.metricsListen, "metrics-listen", ":8080", "`address` for /livez, /readyz, /metrics and /signing-keys (ids), by plain HTTP")
+	serving.BoolVar(&o.pprof, "pprof", false, "serve Go's profiles at /debug/pprof of --metrics-listen as well")
 	serving.StringVar(&o.tlsCert, "tls-cert-file", defaultTLSCert, "`file` with the serving certificate; followed as it changes")
 	serving.StringVar(&o.tlsKey, "tls-private-key-file", defaultTLSKey, "`file` with the certificate's private key; followed as it changes")
 	serving.StringVar(&o.selfSigned, "self-signed-secret", "", "instead of the files: `name` of a Secret beside the webhook that keeps an authority of its own, which signs what it serves by; without data the first replica fills it")

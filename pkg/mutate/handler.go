@@ -1,7 +1,6 @@
 package mutate
 
 import (
-	"bytes"
 	stdjson "encoding/json"
 	"errors"
 	"fmt"
@@ -9,11 +8,12 @@ import (
 	"log/slog"
 	"mime"
 	"net/http"
+	"strconv"
 
-	kwhttp "github.com/slok/kubewebhook/v2/pkg/http"
+	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
 	admissionv1 "k8s.io/api/admission/v1"
 	"k8s.io/apimachinery/pkg/types"
-	"k8s.io/apimachinery/pkg/util/json"
 )
 
 // Path is where the webhook configuration is to send its requests.
@@ -24,38 +24,28 @@ const Path = "/mutate"
 const maxBody = 10 << 20
 
 // Handler serves the webhook over HTTP. What is not an admission review of a pod gets a 4xx that says what is wrong.
-func Handler(w *Webhook) (http.Handler, error) {
-	reviews, err := kwhttp.HandlerFor(kwhttp.HandlerConfig{Webhook: w})
-	if err != nil {
-		return nil, fmt.Errorf("making the webhook's handler: %w", err)
-	}
+func Handler(w *Webhook) http.Handler {
 	mux := http.NewServeMux()
-	mux.Handle(Path, guard{reviews: reviews, metrics: w.Metrics, log: w.Log})
-	return mux, nil
+	mux.Handle(Path, handler{webhook: w, metrics: w.Metrics, log: w.Log})
+	return mux
 }
 
-// guard lets only what kubewebhook can answer through to it.
-type guard struct {
-	reviews http.Handler
+type handler struct {
+	webhook *Webhook
 	metrics *Metrics
 	log     *slog.Logger
 }
 
-func (g guard) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	body, envelope, err := read(w, r)
+func (h handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	review, err := read(w, r)
 	var refused *refusal
-	switch {
-	case errors.As(err, &refused):
-		g.metrics.refused(refused.code)
-		g.log.Info("request refused", "code", refused.code, "error", refused, "from", r.RemoteAddr)
+	if errors.As(err, &refused) {
+		h.metrics.refused(refused.code)
+		h.log.Info("request refused", "code", refused.code, "error", refused, "from", r.RemoteAddr)
 		http.Error(w, refused.Error(), refused.code)
-	case int64(len(body)) > kwhttp.MaxRequestBodyBytes:
-		g.metrics.admitted(TooLarge, 0)
-		allow(w, envelope)
-	default:
-		r.Body = io.NopCloser(bytes.NewReader(body))
-		g.reviews.ServeHTTP(w, r)
+		return
 	}
+	review.answer(w, h.webhook.Review(review.Request))
 }
 
 // refusal is a request that is answered with a 4xx.
@@ -70,70 +60,99 @@ func refuse(code int, format string, args ...any) error {
 	return &refusal{code: code, what: fmt.Sprintf(format, args...)}
 }
 
-// envelope is as much of an admission review as is looked at before kubewebhook reads it all.
-type envelope struct {
-	APIVersion string `json:"apiVersion"`
-	Kind       string `json:"kind"`
-	Request    *struct {
-		UID  types.UID `json:"uid"`
-		Kind struct {
-			Group string `json:"group"`
-			Kind  string `json:"kind"`
-		} `json:"kind"`
-		Operation admissionv1.Operation `json:"operation"`
-		Object    *struct {
-			Kind string `json:"kind"`
-		} `json:"object"`
-	} `json:"request"`
+// review is as much of an AdmissionReview, of admission.k8s.io/v1 or v1beta1, as is looked at. It is read once: to read a pod's
+// JSON takes longer than all else that is done to it.
+type review struct {
+	APIVersion string         `json:"apiVersion"`
+	Kind       string         `json:"kind"`
+	Request    *ReviewRequest `json:"request"`
 }
 
-func read(w http.ResponseWriter, r *http.Request) (body []byte, review envelope, err error) {
+// ReviewRequest is an AdmissionRequest.
+type ReviewRequest struct {
+	UID  types.UID `json:"uid"`
+	Kind struct {
+		Group string `json:"group"`
+		Kind  string `json:"kind"`
+	} `json:"kind"`
+	Name      string                `json:"name"`
+	Namespace string                `json:"namespace"`
+	Operation admissionv1.Operation `json:"operation"`
+	DryRun    bool                  `json:"dryRun"`
+	UserInfo  struct {
+		Username string   `json:"username"`
+		Groups   []string `json:"groups"`
+	} `json:"userInfo"`
+	Object *Pod `json:"object"`
+}
+
+func read(w http.ResponseWriter, r *http.Request) (of review, err error) {
 	if r.Method != http.MethodPost {
 		w.Header().Set("Allow", http.MethodPost)
-		return nil, review, refuse(http.StatusMethodNotAllowed, "method %.20q: admission reviews are posted", r.Method)
+		return of, refuse(http.StatusMethodNotAllowed, "method %.20q: admission reviews are posted", r.Method)
 	}
 	if media, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil || media != "application/json" {
-		return nil, review, refuse(http.StatusUnsupportedMediaType, "content type is not application/json")
+		return of, refuse(http.StatusUnsupportedMediaType, "content type is not application/json")
 	}
-	body, err = io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
+	body, err := readAll(http.MaxBytesReader(w, r.Body, maxBody), r.ContentLength)
 	var tooLong *http.MaxBytesError
 	switch {
 	case errors.As(err, &tooLong):
-		return nil, review, refuse(http.StatusRequestEntityTooLarge, "body is larger than %d bytes", maxBody)
+		return of, refuse(http.StatusRequestEntityTooLarge, "body is larger than %d bytes", maxBody)
 	case err != nil:
-		return nil, review, refuse(http.StatusBadRequest, "body ended early")
+		return of, refuse(http.StatusBadRequest, "body ended early")
 	case len(body) == 0:
-		return nil, review, refuse(http.StatusBadRequest, "body is empty")
+		return of, refuse(http.StatusBadRequest, "body is empty")
 	}
-	if err := json.Unmarshal(body, &review); err != nil {
-		return nil, review, refuse(http.StatusBadRequest, "body is not the JSON of an admission review")
+	if err := json.Unmarshal(body, &of, asAPIServer()); err != nil {
+		return of, refuse(http.StatusBadRequest, "body is not the JSON of an admission review")
 	}
-	return body, review, review.check()
+	return of, of.check()
 }
 
-func (e envelope) check() error {
+// asAPIServer reads what Kubernetes' own decoder reads: of two members of one name the last, and letters that are none.
+func asAPIServer() json.Options {
+	return json.JoinOptions(jsontext.AllowDuplicateNames(true), jsontext.AllowInvalidUTF8(true))
+}
+
+// readAll is io.ReadAll where the length is known, or not.
+func readAll(r io.Reader, length int64) ([]byte, error) {
+	if length <= 0 || length > maxBody {
+		return io.ReadAll(r)
+	}
+	body := make([]byte, length)
+	_, err := io.ReadFull(r, body)
+	return body, err
+}
+
+func (r review) check() error {
 	switch {
-	case e.Kind != "AdmissionReview" || e.APIVersion != "admission.k8s.io/v1" && e.APIVersion != "admission.k8s.io/v1beta1":
+	case r.Kind != "AdmissionReview" || r.APIVersion != "admission.k8s.io/v1" && r.APIVersion != "admission.k8s.io/v1beta1":
 		return refuse(http.StatusBadRequest, "body is not an AdmissionReview of admission.k8s.io/v1 or v1beta1")
-	case e.Request == nil:
+	case r.Request == nil:
 		return refuse(http.StatusBadRequest, "admission review has no request")
-	case e.Request.Kind.Group != "" || e.Request.Kind.Kind != "Pod":
+	case r.Request.Kind.Group != "" || r.Request.Kind.Kind != "Pod":
 		return refuse(http.StatusBadRequest, "admission review is not of a Pod: check the rules of the webhook configuration")
-	case e.Request.Operation == admissionv1.Create && (e.Request.Object == nil || e.Request.Object.Kind != "Pod"):
+	case r.Request.Operation == admissionv1.Create && (r.Request.Object == nil || r.Request.Object.kind != "Pod"):
 		return refuse(http.StatusBadRequest, "object of the admission review is not a Pod")
 	}
 	return nil
 }
 
-// allow answers without a patch.
-func allow(w http.ResponseWriter, review envelope) {
+// answer writes the review's answer, in its own version.
+func (r review) answer(w http.ResponseWriter, response *admissionv1.AdmissionResponse) {
 	var answer struct {
 		APIVersion string                         `json:"apiVersion"`
 		Kind       string                         `json:"kind"`
 		Response   *admissionv1.AdmissionResponse `json:"response"`
 	}
-	answer.APIVersion, answer.Kind = review.APIVersion, review.Kind
-	answer.Response = &admissionv1.AdmissionResponse{UID: review.Request.UID, Allowed: true}
+	answer.APIVersion, answer.Kind, answer.Response = r.APIVersion, r.Kind, response
+	raw, err := stdjson.Marshal(answer)
+	if err != nil {
+		http.Error(w, "encoding the answer: "+err.Error(), http.StatusInternalServerError)
+		return
+	}
 	w.Header().Set("Content-Type", "application/json")
-	_ = stdjson.NewEncoder(w).Encode(answer) // what fails is the connection
+	w.Header().Set("Content-Length", strconv.Itoa(len(raw)))
+	_, _ = w.Write(raw) // what fails is the connection
 }

@@ -10,7 +10,9 @@ import (
 	"net/http/httptest"
 	"os"
 	"strings"
+	"syscall"
 	"testing"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	dto "github.com/prometheus/client_model/go"
@@ -33,14 +35,12 @@ type served struct {
 func serve(tb testing.TB, mark func(*unstructured.Unstructured, Request) Result, ready bool) *served {
 	tb.Helper()
 	s := &served{registry: prometheus.NewRegistry(), log: &bytes.Buffer{}, stamps: allStamps}
-	handler, err := Handler(&Webhook{
+	s.Handler = Handler(&Webhook{
 		Mark:    mark,
 		Ready:   func(namespace string) bool { return ready && namespace == "airflow" },
 		Metrics: NewMetrics(s.registry),
 		Log:     slog.New(slog.NewTextHandler(s.log, nil)),
 	})
-	require.NoError(tb, err)
-	s.Handler = handler
 	return s
 }
 
@@ -236,16 +236,6 @@ type brokenReader struct{}
 
 func (brokenReader) Read([]byte) (int, error) { return 0, io.ErrUnexpectedEOF }
 
-func TestHandlerAllowsAPodBeyondKubewebhooksLimit(t *testing.T) {
-	s := serve(t, newAdmission(t).marker.Mark, true)
-
-	answer := s.review(t, recorded(t)+strings.Repeat(" ", 9<<20))
-
-	assert.Equal(t, "AdmissionReview", answer.Kind)
-	assert.Equal(t, &admissionv1.AdmissionResponse{UID: "e9e4d3a1-ad72-4bea-b51f-898a5a6a7f19", Allowed: true}, answer.Response)
-	assert.Equal(t, map[string]int{"TooLarge": 1}, s.counted(t, admissions))
-}
-
 func TestHandlerAllowsWhenMarkPanics(t *testing.T) {
 	for name, c := range map[string]struct {
 		panics func()
@@ -345,12 +335,22 @@ func BenchmarkHandler(b *testing.B) {
 			s := serve(b, a.marker.Mark, true)
 			require.Equal(b, http.StatusOK, s.post(review).Code)
 			b.SetBytes(int64(len(review)))
+			before := cpu(b)
 			for b.Loop() {
 				s.post(review)
 			}
+			b.ReportMetric(float64(cpu(b)-before)/float64(b.N), "cpu-ns/op") // others' load is not in it
 			require.Len(b, s.counted(b, admissions), 1)
 		})
 	}
+}
+
+// cpu is the time that the process has used.
+func cpu(b *testing.B) time.Duration {
+	b.Helper()
+	var used syscall.Rusage
+	require.NoError(b, syscall.Getrusage(syscall.RUSAGE_SELF, &used))
+	return time.Duration(used.Utime.Nano() + used.Stime.Nano())
 }
 
 func environment(n int) func(*admission) {

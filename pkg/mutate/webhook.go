@@ -1,23 +1,19 @@
 package mutate
 
 import (
-	"context"
 	"fmt"
 	"log/slog"
 	"runtime"
 	"sync"
 	"time"
 
-	"github.com/slok/kubewebhook/v2/pkg/model"
-	kubewebhook "github.com/slok/kubewebhook/v2/pkg/webhook"
+	admissionv1 "k8s.io/api/admission/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
-	"k8s.io/apimachinery/pkg/util/json"
 
 	"github.com/airflow-requeue/airflow-requeue/pkg/requeue"
 )
 
-// Webhook answers admission reviews. It is what kubewebhook's mutating webhook is, but for the patch: that one's is the
-// difference between the object's text and our way to write the same object, which is more than Mark changed.
+// Webhook answers admission reviews.
 type Webhook struct {
 	Mark    func(*unstructured.Unstructured, Request) Result
 	Ready   func(namespace string) bool // a watcher leads for the namespace and can decide
@@ -27,27 +23,20 @@ type Webhook struct {
 	told sync.Map // releases of Airflow whose pods are not held, as a set: each is said once
 }
 
-var _ kubewebhook.Webhook = (*Webhook)(nil)
-
-// ID names the webhook to kubewebhook.
-func (*Webhook) ID() string { return "airflow-requeue" }
-
-// Kind tells kubewebhook which answers to expect.
-func (*Webhook) Kind() model.WebhookKind { return model.WebhookKindMutating }
-
 // Review never fails and never denies: the API server rejects a pod for either, whatever its failure policy.
-func (w *Webhook) Review(_ context.Context, review model.AdmissionReview) (model.AdmissionResponse, error) {
+func (w *Webhook) Review(review *ReviewRequest) *admissionv1.AdmissionResponse {
 	start := time.Now()
 	result, patch := w.mark(review)
 	if !review.DryRun {
 		w.Metrics.admitted(result.Outcome, time.Since(start))
 	}
 	w.log(review, result)
-	return &model.MutatingAdmissionResponse{ID: review.ID, JSONPatchPatch: patch, Warnings: result.Warnings}, nil
+	kind := admissionv1.PatchTypeJSONPatch
+	return &admissionv1.AdmissionResponse{UID: review.UID, Allowed: true, PatchType: &kind, Patch: patch, Warnings: result.Warnings}
 }
 
 // log says nothing of the usual, unless asked to, and of the pod no more than its name.
-func (w *Webhook) log(review model.AdmissionReview, result Result) {
+func (w *Webhook) log(review *ReviewRequest, result Result) {
 	log := w.Log.With("outcome", result.Outcome, "namespace", review.Namespace, "pod", review.Name)
 	switch result.Outcome {
 	case Internal:
@@ -67,19 +56,19 @@ func (w *Webhook) log(review model.AdmissionReview, result Result) {
 	}
 }
 
-func (w *Webhook) mark(review model.AdmissionReview) (result Result, changes []byte) {
+func (w *Webhook) mark(review *ReviewRequest) (result Result, changes []byte) {
 	defer func() {
 		if p := recover(); p != nil {
 			result, changes = Result{Outcome: Internal, Err: panicked(p)}, noPatch()
 		}
 	}()
-	if review.Operation != model.OperationCreate {
+	if review.Operation != admissionv1.Create {
 		return Result{Outcome: NotCreate}, noPatch()
 	}
-	pod := &unstructured.Unstructured{}
-	if err := json.Unmarshal(review.NewObjectRaw, &pod.Object); err != nil {
+	if err := review.Object.err; err != nil {
 		return Result{Outcome: Internal, Err: fmt.Errorf("decoding the pod: %w", err)}, noPatch()
 	}
+	pod := review.Object.unstructured()
 	before, err := snapshot(pod)
 	if err != nil {
 		return Result{Outcome: Internal, Err: err}, noPatch()

@@ -123,9 +123,8 @@ func (i *installation) serve(name string, authorityUntil, certificateUntil time.
 	i.T.Helper()
 	certificate, ca := issue(i.T, name, authorityUntil, certificateUntil)
 	marker := mutate.Marker{Installation: i.Namespace, Namespaces: []string{i.Namespace}, Policy: requeue.DefaultPolicy(), Sealer: i.Sealer}
-	handler, err := mutate.Handler(&mutate.Webhook{Mark: marker.Mark, Ready: func(string) bool { return true },
+	handler := mutate.Handler(&mutate.Webhook{Mark: marker.Mark, Ready: func(string) bool { return true },
 		Metrics: mutate.NewMetrics(prometheus.NewRegistry()), Log: slog.New(slog.DiscardHandler)})
-	require.NoError(i.T, err)
 	server := httptest.NewUnstartedServer(handler)
 	server.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, 0)
 	server.TLS = &tls.Config{Certificates: []tls.Certificate{certificate}, MinVersion: tls.VersionTLS12}

@@ -2,13 +2,15 @@ package requeue
 
 import (
 	"encoding/base64"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
 )
 
 // Job is the work that a pod was made for, read from the job spec and never from the live pod: what a decision may
@@ -40,7 +42,7 @@ type podSpec struct {
 // names what is missing and quotes nothing.
 func ParseJob(pod []byte) (Job, error) {
 	var p podSpec
-	if err := json.Unmarshal(pod, &p); err != nil {
+	if err := json.Unmarshal(pod, &p, asAPIServer()); err != nil {
 		return Job{}, errors.New("parsing the job spec: not the JSON of a pod")
 	}
 	a := p.Metadata.Annotations
@@ -75,6 +77,11 @@ func ParseJob(pod []byte) (Job, error) {
 	return job, nil
 }
 
+// asAPIServer reads what Kubernetes' own decoder reads: of two members of one name the last, and letters that are none.
+func asAPIServer() json.Options {
+	return json.JoinOptions(jsontext.AllowDuplicateNames(true), jsontext.AllowInvalidUTF8(true))
+}
+
 // readWorkload reads the id and the token's times from `execute_workload --json-string <JSON>` (Airflow 3: class
 // ExecuteTask). Arguments of any other form say nothing.
 func (j *Job) readWorkload(args []string) {
@@ -88,7 +95,7 @@ func (j *Job) readWorkload(args []string) {
 			ID string `json:"id"`
 		} `json:"ti"`
 	}
-	if json.Unmarshal([]byte(args[i+1]), &w) != nil {
+	if json.Unmarshal([]byte(args[i+1]), &w, asAPIServer()) != nil {
 		return
 	}
 	j.Ref.ID = strings.ToLower(w.TI.ID)
@@ -104,7 +111,7 @@ func (j *Job) readWorkload(args []string) {
 		IssuedAt int64 `json:"iat"`
 		Expires  int64 `json:"exp"`
 	}
-	if json.Unmarshal(claims, &c) != nil {
+	if json.Unmarshal(claims, &c, asAPIServer()) != nil {
 		return
 	}
 	if c.IssuedAt > 0 {

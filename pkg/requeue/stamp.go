@@ -1,12 +1,12 @@
 package requeue
 
 import (
-	"encoding/json"
 	"fmt"
 	"maps"
 	"slices"
 	"strconv"
 
+	"github.com/go-json-experiment/json"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 )
 
@@ -94,7 +94,7 @@ func JobSpec(pod *unstructured.Unstructured) ([]byte, error) {
 			unstructured.RemoveNestedField(spec.Object, "metadata", field)
 		}
 	}
-	raw, err := json.Marshal(spec.Object)
+	raw, err := json.Marshal(spec.Object, json.Deterministic(true), asAPIServer())
 	if err != nil {
 		return nil, fmt.Errorf("encoding the job spec: %w", err)
 	}
