@@ -65,6 +65,7 @@ type options struct {
 	workers       int
 	stormBreaker  int
 	metricsListen string
+	pprof         bool
 	kubeconfig    string
 	apiQPS        float32
 	apiBurst      int
@@ -113,8 +114,8 @@ func newOptions(command, ownNamespace string) (*options, *flags.Groups) {
 
 	process := g.Add("Process")
 	process.StringVar(&o.kubeconfig, "kubeconfig", "", "`file` with access to the API server (default: the pod's own access)")
-	process.Float32Var(&o.apiQPS, "kube-api-qps", 500, "requests a second to the API server; its own priority and fairness is what limits")
-	process.IntVar(&o.apiBurst, "kube-api-burst", 1000, "requests at once to the API server")
+	process.Float32Var(&o.apiQPS, "kube-api-qps", 5000, "requests a second to the API server; its own priority and fairness is what limits")
+	process.IntVar(&o.apiBurst, "kube-api-burst", 10000, "requests at once to the API server")
 	flags.AddLogFlags(process, &o.log)
 	return o, g
 }
@@ -150,6 +151,7 @@ func (o *options) watchFlags(g *flags.Groups, ownNamespace string) {
 	settle.IntVar(&o.workers, "workers", 500, "pods that are settled at the same time")
 	settle.IntVar(&o.stormBreaker, "storm-breaker", 0, "`pods` that may begin to be replaced within any minute; more are reported to Airflow; 0: no limit")
 	settle.StringVar(&o.metricsListen, "metrics-listen", ":8080", "`address` for /livez, /readyz, /metrics and /signing-keys (ids), by plain HTTP")
+	settle.BoolVar(&o.pprof, "pprof", false, "serve Go's profiles at /debug/pprof there as well")
 }
 
 // parse reads arguments; help is not empty where it was asked for.

@@ -67,8 +67,9 @@ func watch(ctx context.Context, o *options, log *slog.Logger) error {
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { keys.Run(ctx); return nil })
 	group.Go(func() error { batcher.Run(ctx); return nil })
+	group.Go(func() error { trim(ctx); return nil })
 	group.Go(func() error {
-		return httpserve.Serve(ctx, httpserve.New(answers(registry, w, client, keys), nil, log), listener)
+		return httpserve.Serve(ctx, httpserve.New(httpserve.WithProfiles(answers(registry, w, client, keys), o.pprof), nil, log), listener)
 	})
 	group.Go(func() error {
 		if err := awaitKeys(ctx, keeper, keys); err != nil {

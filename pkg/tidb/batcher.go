@@ -9,6 +9,13 @@ import (
 	"github.com/airflow-requeue/airflow-requeue/pkg/requeue"
 )
 
+// DefaultCrowd is how long a query that many wait for is held up for others. In a storm each pod is asked for some times a
+// second, and nobody's turn comes sooner by a query of his own.
+const DefaultCrowd = 100 * time.Millisecond
+
+// perWaiting is how long a query is held up for each task instance that it asks for.
+const perWaiting = 4 * time.Millisecond
+
 // DefaultTimeout is how long one query of a Batcher may take.
 const DefaultTimeout = 10 * time.Second
 
@@ -20,12 +27,15 @@ type Query struct {
 	Err  error
 }
 
-// Batcher turns many reads of one task instance each into few queries, one at a time. A query is sent at once when none
-// is under way; what is asked for meanwhile goes into the next one. What a caller gets is always from a query that
-// started after the call: decisions rest on it.
+// Batcher turns many reads of one task instance each into few queries, one at a time. A query for one task instance is sent at
+// once when none is under way; what is asked for meanwhile goes into the next one. Where several wait, more are about to come:
+// the more there are, the longer a query waits for others, up to Crowd. What a caller gets is always from a query that started
+// after the call: decisions rest on it.
 type Batcher struct {
 	// Timeout is how long one query may take. To be changed before Run only.
 	Timeout time.Duration
+	// Crowd is how long a query with room waits at most. To be changed before Run only.
+	Crowd time.Duration
 	// Observe is called after each query, for metrics. To be set before Run only.
 	Observe func(Query)
 
@@ -56,7 +66,7 @@ func NewBatcher(
 	if limit <= 0 {
 		limit = MaxRefs
 	}
-	return &Batcher{Timeout: DefaultTimeout, lookup: lookup, limit: limit, wake: make(chan struct{}, 1)}
+	return &Batcher{Timeout: DefaultTimeout, Crowd: DefaultCrowd, lookup: lookup, limit: limit, wake: make(chan struct{}, 1)}
 }
 
 // Get reads one task instance; found says whether it has a row. It blocks until a query that started after the call is
@@ -112,12 +122,32 @@ func (b *Batcher) Run(ctx context.Context) {
 		case <-b.wake:
 		}
 		for ctx.Err() == nil {
+			b.gather(ctx)
 			batch := b.next()
 			if batch == nil {
 				break
 			}
 			b.send(ctx, batch)
 		}
+	}
+}
+
+// gather waits for others to join a query that several wait for already.
+func (b *Batcher) gather(ctx context.Context) {
+	b.mu.Lock()
+	waiting := 0
+	if len(b.waiting) == 1 {
+		waiting = len(b.waiting[0].refs)
+	}
+	b.mu.Unlock()
+	if waiting < 2 || waiting >= b.limit { // nobody else is about, or there is no room
+		return
+	}
+	held := time.NewTimer(min(time.Duration(waiting)*perWaiting, b.Crowd))
+	defer held.Stop()
+	select {
+	case <-held.C:
+	case <-ctx.Done():
 	}
 }
 

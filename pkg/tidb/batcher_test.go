@@ -129,6 +129,27 @@ func TestBatcher(t *testing.T) {
 		}
 		assert.Equal(b, []int{1, 100}, b.table.sizes())
 	})
+	inBubble(t, "a query that several wait for is held up for others", func(b *bubble) {
+		b.get(b.Context(), "first")
+		synctest.Wait()
+		second, third := b.get(b.Context(), "second"), b.get(b.Context(), "third")
+		time.Sleep(time.Second + perWaiting)
+		fourth := b.get(b.Context(), "fourth")
+		assert.Equal(b, answer{1, true, nil, 2*time.Second + 2*perWaiting}, second())
+		assert.Equal(b, answer{1, true, nil, 2*time.Second + 2*perWaiting}, third())
+		assert.Equal(b, answer{1, true, nil, time.Second + perWaiting}, fourth())
+		assert.Equal(b, []int{1, 3}, b.table.sizes())
+	})
+	inBubble(t, "a query that many wait for is held up no longer than that", func(b *bubble) {
+		b.get(b.Context(), "first")
+		synctest.Wait()
+		var last func() answer
+		for i := range 400 {
+			last = b.get(b.Context(), fmt.Sprint(i))
+		}
+		assert.Equal(b, answer{1, true, nil, 2*time.Second + DefaultCrowd}, last())
+		assert.Equal(b, []int{1, 400}, b.table.sizes())
+	})
 	inBubble(t, "a query asks for no more than 500", func(b *bubble) {
 		b.get(b.Context(), "first")
 		synctest.Wait()

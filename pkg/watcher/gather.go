@@ -19,8 +19,8 @@ type Rows interface {
 }
 
 // decide gathers what is known of a pod and decides, reading what the decision turns out to need.
-func (w *Watcher) decide(ctx context.Context, p *heldPod, created *corev1.Pod) (requeue.Decision, requeue.Input, error) {
-	in, err := w.gather(ctx, p, created)
+func (w *Watcher) decide(ctx context.Context, p *heldPod, fresh fresher) (requeue.Decision, requeue.Input, error) {
+	in, err := w.gather(ctx, p, fresh)
 	if err != nil {
 		return requeue.Decision{}, in, err
 	}
@@ -41,7 +41,7 @@ func (w *Watcher) decide(ctx context.Context, p *heldPod, created *corev1.Pod) (
 }
 
 // gather collects what costs nothing.
-func (w *Watcher) gather(ctx context.Context, p *heldPod, created *corev1.Pod) (requeue.Input, error) {
+func (w *Watcher) gather(ctx context.Context, p *heldPod, fresh fresher) (requeue.Input, error) {
 	now := w.clock.Now()
 	in := requeue.Input{Pod: w.asHeld(p.Pod), Seal: p.seal, NamespaceTerminating: w.terminating(p.Namespace)}
 	if in.Seal.State == requeue.SealUnknownKey {
@@ -52,9 +52,11 @@ func (w *Watcher) gather(ctx context.Context, p *heldPod, created *corev1.Pod) (
 		in.Pod, in.Seal = w.asHeld(fresh), w.sealer.Verify(fresh)
 	}
 	in.Siblings.Pods = w.siblings(p)
-	if created != nil { // newer than the informer's, if that has it
-		in.Siblings.Pods = slices.DeleteFunc(in.Siblings.Pods, func(s *corev1.Pod) bool { return s.UID == created.UID })
-		in.Siblings.Pods = append(in.Siblings.Pods, created)
+	if created := fresh.created; created != nil { // newer than the informer's, if that has it
+		in.Siblings.Pods = slices.DeleteFunc(in.Siblings.Pods, func(s *corev1.Pod) bool { return s.UID == created.UID || s.UID == fresh.gone })
+		if created.UID != p.UID {
+			in.Siblings.Pods = append(in.Siblings.Pods, created)
+		}
 	}
 	w.memory.of(p.UID, func(m *podMemory) {
 		if m.endedSince.IsZero() && requeue.Ended(p.Pod) {
@@ -75,14 +77,10 @@ func (w *Watcher) siblings(p *heldPod) []*corev1.Pod {
 	if !ok {
 		return nil
 	}
-	objs, err := informer.GetIndexer().ByIndex(byChain, chainOf(p))
-	if err != nil {
-		return nil // the index is there since the informer is
-	}
 	var pods []*corev1.Pod
-	for _, obj := range objs {
-		if s, ok := obj.(*heldPod); ok && s.UID != p.UID {
-			pods = append(pods, s.Pod)
+	for _, t := range chainOf(informer.GetIndexer(), p.Namespace+"/"+p.Annotations[requeue.AnnotationOrigin]) {
+		if t.uid != p.UID {
+			pods = append(pods, t.held().Pod)
 		}
 	}
 	slices.SortFunc(pods, func(a, b *corev1.Pod) int { return strings.Compare(a.Name, b.Name) })
@@ -111,6 +109,13 @@ func (w *Watcher) readRow(ctx context.Context, in *requeue.Input) error {
 		in.Row = requeue.Lookup{State: requeue.Absent}
 		return nil
 	}
+	if task.Key == in.Seal.Job.Ref.Key {
+		task.Key = in.Seal.Job.Ref.Key // once in memory
+	}
+	if task.ID == in.Seal.Job.Ref.ID {
+		task.ID = in.Seal.Job.Ref.ID
+	}
+	task.State = requeue.State(shared(string(task.State)))
 	in.Row = requeue.Lookup{State: requeue.Found, Task: task}
 	w.memory.of(in.Pod.UID, func(m *podMemory) { in.Row.Since = m.saw(task, requeue.Worker(in.Pod), now) })
 	in.Spent = w.memory.spent(queueingOf(in.Seal.Job, task.QueuedAt), in.Pod.UID)

@@ -12,33 +12,24 @@ import (
 	"github.com/airflow-requeue/airflow-requeue/pkg/requeue"
 )
 
-// heldPod is what the informer keeps of a tracked pod: what decisions read of it, and the verdict on its seal, which
-// takes the whole pod.
-type heldPod struct {
-	*corev1.Pod
-	seal requeue.Seal
-}
-
-// byChain indexes heldPods by the first pod of their chain, so that a pod and its replacement find one another, also
-// while the seal of one can't be verified.
+// byChain indexes replacements by the key of the first pod of their chain, so that a pod and its replacement find one another,
+// also while the seal of one can't be verified. A chain's first pod is found by that key.
 const byChain = "chain"
-
-func chainOf(p *heldPod) string { return p.Namespace + "/" + p.Annotations[requeue.AnnotationOrigin] }
 
 // newPodInformer watches the tracked pods of one namespace.
 func newPodInformer(client kubernetes.Interface, namespace, installation string, sealer *requeue.Sealer) (cache.SharedIndexInformer, error) {
 	factory := informers.NewSharedInformerFactoryWithOptions(client, resync, informers.WithNamespace(namespace),
 		informers.WithTweakListOptions(func(o *metav1.ListOptions) { o.LabelSelector = requeue.LabelTracked + "=" + installation }))
 	informer := factory.Core().V1().Pods().Informer()
-	if err := informer.SetTransform(slim(sealer)); err != nil {
+	if err := informer.SetTransform(slim(sealer, informer.GetStore())); err != nil {
 		return nil, fmt.Errorf("setting the pod informer's transform: %w", err)
 	}
 	err := informer.AddIndexers(cache.Indexers{byChain: func(obj any) ([]string, error) {
-		p, ok := obj.(*heldPod)
-		if !ok {
+		t, ok := obj.(*trackedPod)
+		if !ok || t.chain == t.name {
 			return nil, nil
 		}
-		return []string{chainOf(p)}, nil
+		return []string{t.chainKey()}, nil
 	}})
 	if err != nil {
 		return nil, fmt.Errorf("adding the pod informer's index: %w", err)
@@ -54,25 +45,35 @@ func newNamespaceInformer(client kubernetes.Interface, namespace string) cache.S
 }
 
 // slim verifies a pod as it arrives and keeps of it only what decisions read: a job spec is up to 256 KiB, managed
-// fields are 2 to 4 KB. The informer may hand an object through twice.
-func slim(sealer *requeue.Sealer) cache.TransformFunc {
+// fields are 2 to 4 KB. The informer may hand an object through twice. store is the informer's.
+func slim(sealer *requeue.Sealer, store cache.Store) cache.TransformFunc {
 	return func(obj any) (any, error) {
 		pod, ok := obj.(*corev1.Pod)
 		if !ok {
 			return obj, nil // slimmed before, or a tombstone of one that was
 		}
-		return slimmed(pod, sealer.Verify(pod)), nil
+		last, _, err := store.GetByKey(cache.MetaObjectToName(pod).String())
+		if err != nil {
+			return nil, fmt.Errorf("looking for pod %s/%s: %w", pod.Namespace, pod.Name, err)
+		}
+		known, _ := last.(*trackedPod)
+		return track(pod, sealer, known)
 	}
 }
 
-func slimmed(pod *corev1.Pod, seal requeue.Seal) *heldPod {
+// slimmed is what decisions read of a pod. That there is a signature is enough, once it was verified.
+func slimmed(pod *corev1.Pod) *corev1.Pod {
 	annotations := make(map[string]string, len(pod.Annotations))
 	for k, v := range pod.Annotations {
-		if k != requeue.AnnotationJobSpec {
+		switch k {
+		case requeue.AnnotationJobSpec, requeue.AnnotationJobSpecChecksum:
+		case requeue.AnnotationSignature:
+			annotations[k] = v[:min(len(v), len("v1"))]
+		default:
 			annotations[k] = v
 		}
 	}
-	return &heldPod{seal: seal, Pod: &corev1.Pod{
+	return &corev1.Pod{
 		ObjectMeta: metav1.ObjectMeta{
 			Name: pod.Name, Namespace: pod.Namespace, UID: pod.UID, ResourceVersion: pod.ResourceVersion,
 			CreationTimestamp: pod.CreationTimestamp, DeletionTimestamp: pod.DeletionTimestamp,
@@ -89,7 +90,7 @@ func slimmed(pod *corev1.Pod, seal requeue.Seal) *heldPod {
 			InitContainerStatuses: slimStatuses(pod.Status.InitContainerStatuses),
 			ContainerStatuses:     slimStatuses(pod.Status.ContainerStatuses),
 		},
-	}}
+	}
 }
 
 // slimContainers keeps what tells a native sidecar from an init container.

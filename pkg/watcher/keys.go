@@ -16,8 +16,8 @@ import (
 
 // Signed reports whether the watcher knows of a held pod that is signed with a key as wanted. There may be others: see the function.
 func (w *Watcher) Signed(want func(key string) bool) bool {
-	for _, p := range w.tracked() {
-		if key := requeue.SignedWith(p); key != "" && want(key) {
+	for t := range w.all() {
+		if t.signedWith != "" && want(t.signedWith) {
 			return true
 		}
 	}

@@ -17,6 +17,7 @@ type memory struct {
 	mu      sync.Mutex
 	pods    map[types.UID]*podMemory
 	budgets map[queueing]*budget
+	taken   map[types.UID]bool // pods that a sync has in hand, and whether they were asked for meanwhile
 }
 
 type podMemory struct {
@@ -79,7 +80,28 @@ type budget struct {
 const budgetsFor = time.Hour
 
 func newMemory() *memory {
-	return &memory{pods: map[types.UID]*podMemory{}, budgets: map[queueing]*budget{}}
+	return &memory{pods: map[types.UID]*podMemory{}, budgets: map[queueing]*budget{}, taken: map[types.UID]bool{}}
+}
+
+// take takes a pod in hand. Where another sync has it, that one is told at its end that the pod was asked for.
+func (m *memory) take(uid types.UID) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if _, taken := m.taken[uid]; taken {
+		m.taken[uid] = true
+		return false
+	}
+	m.taken[uid] = false
+	return true
+}
+
+// leave reports whether the pod was asked for meanwhile.
+func (m *memory) leave(uid types.UID) (asked bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	asked = m.taken[uid]
+	delete(m.taken, uid)
+	return asked
 }
 
 // of runs f on what is remembered of a pod.
@@ -105,16 +127,24 @@ func (m *memory) wrote(pod *corev1.Pod) {
 	m.of(pod.UID, func(p *podMemory) { p.written = pod.ResourceVersion })
 }
 
-// behind reports whether the pod is older than our own last write to it: the event of that write is still to come.
-func (m *memory) behind(pod *corev1.Pod) bool {
+// behind reports whether a pod's version is older than our own last write to it: the event of that write is still to come.
+func (m *memory) behind(uid types.UID, version string) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	p, ok := m.pods[pod.UID]
+	p, ok := m.pods[uid]
 	if !ok || p.written == "" {
 		return false
 	}
-	order, err := resourceversion.CompareResourceVersion(pod.ResourceVersion, p.written)
+	order, err := resourceversion.CompareResourceVersion(version, p.written)
 	return err == nil && order < 0
+}
+
+// ownWrite reports whether a pod's version is what our own last write to it has left.
+func (m *memory) ownWrite(uid types.UID, version string) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	p, ok := m.pods[uid]
+	return ok && p.written == version
 }
 
 func queueingOf(job requeue.Job, queuedAt time.Time) queueing {

@@ -19,14 +19,14 @@ func podAt(uid types.UID, version string) *corev1.Pod {
 func TestAPodThatIsOlderThanOurOwnLastWriteIsNotDecidedOn(t *testing.T) {
 	t.Parallel()
 	m := newMemory()
-	require.False(t, m.behind(podAt("a", "9")), "nothing was written")
+	require.False(t, m.behind("a", "9"), "nothing was written")
 	m.wrote(podAt("a", "10"))
-	require.True(t, m.behind(podAt("a", "9")), "as numbers, not as text")
-	require.False(t, m.behind(podAt("a", "10")))
-	require.False(t, m.behind(podAt("a", "11")))
-	require.False(t, m.behind(podAt("b", "9")))
+	require.True(t, m.behind("a", "9"), "as numbers, not as text")
+	require.False(t, m.behind("a", "10"))
+	require.False(t, m.behind("a", "11"))
+	require.False(t, m.behind("b", "9"))
 	m.forget("a")
-	require.False(t, m.behind(podAt("a", "9")))
+	require.False(t, m.behind("a", "9"))
 }
 
 func TestABudgetCountsTheOtherPodsOfItsQueueingForAnHour(t *testing.T) {
@@ -54,5 +54,5 @@ func TestMemoryIsPrunedToThePodsThatAreTracked(t *testing.T) {
 	m.wrote(podAt("gone", "10")) // its answer came after the event of its end
 	m.prune(time.Now(), map[types.UID]bool{"tracked": true})
 	require.Len(t, m.pods, 1)
-	require.True(t, m.behind(podAt("tracked", "9")))
+	require.True(t, m.behind("tracked", "9"))
 }

@@ -39,7 +39,7 @@ func (w *Watcher) observe(ctx context.Context, p *heldPod) (after time.Duration,
 		return 0, nil
 	}
 	for range maxSteps {
-		d, in, err := w.decide(ctx, p, nil)
+		d, in, err := w.decide(ctx, p, fresher{})
 		switch {
 		case apierrors.IsNotFound(err):
 			w.vanished.forget(p)
@@ -136,18 +136,22 @@ func (v *vanished) forget(p *heldPod) {
 	}
 }
 
-func (v *vanished) addTo(pods map[types.UID]*heldPod) {
+func (v *vanished) addTo(pods map[types.UID]cache.ObjectName) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	for _, p := range v.pods {
-		pods[p.UID] = p
+	for name, p := range v.pods {
+		pods[p.UID] = name
 	}
 }
 
-// lookUp returns a pod as the informer has it, or as it was when it vanished.
+// lookUp returns a pod as the informer has it, or as it was when it vanished; nil where there is none, or where the event of our
+// own last write to it is still to come.
 func (w *Watcher) lookUp(name cache.ObjectName) *heldPod {
-	if p := w.cached(name); p != nil {
-		return p
+	if t := w.cached(name); t != nil {
+		if w.memory.behind(t.uid, t.version) {
+			return nil
+		}
+		return t.held()
 	}
 	w.vanished.mu.Lock()
 	defer w.vanished.mu.Unlock()

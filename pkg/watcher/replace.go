@@ -24,9 +24,10 @@ func (w *Watcher) replace(ctx context.Context, in requeue.Input, d requeue.Decis
 		old = whole
 	}
 	for _, taken := range []bool{false, true} {
-		created, free, err := w.createAs(ctx, in, d, old, requeue.ReplacementName(old, d.Next, taken))
+		out, free, err := w.createAs(ctx, in, d, old, requeue.ReplacementName(old, d.Next, taken))
 		if free {
-			return outcome{pod: in.Pod, created: created}, err
+			out.pod = in.Pod
+			return out, err
 		}
 	}
 	w.remember(old.UID, requeue.RefusedForNow, false, "both names of the replacement are taken")
@@ -35,10 +36,10 @@ func (w *Watcher) replace(ctx context.Context, in requeue.Input, d requeue.Decis
 
 // createAs creates the replacement under a name; free is false when a stranger has it. A replacement that was refused
 // is nil: the refusal is remembered.
-func (w *Watcher) createAs(ctx context.Context, in requeue.Input, d requeue.Decision, old *corev1.Pod, name string) (created *corev1.Pod, free bool, err error) {
-	refuse := func(kind requeue.RefusalKind, namespaceTerminating bool, why string) (*corev1.Pod, bool, error) {
+func (w *Watcher) createAs(ctx context.Context, in requeue.Input, d requeue.Decision, old *corev1.Pod, name string) (out outcome, free bool, err error) {
+	refuse := func(kind requeue.RefusalKind, namespaceTerminating bool, why string) (outcome, bool, error) {
 		w.remember(old.UID, kind, namespaceTerminating, why)
-		return nil, true, nil
+		return outcome{}, true, nil
 	}
 	body, broken := w.sealer.Replacement(old, d.Next, name)
 	if broken != nil {
@@ -47,11 +48,12 @@ func (w *Watcher) createAs(ctx context.Context, in requeue.Input, d requeue.Deci
 	pod, err := w.create(ctx, old.Namespace, body)
 	switch {
 	case apierrors.IsAlreadyExists(err):
-		return w.existing(ctx, old, name)
+		out.created, free, err = w.existing(ctx, old, name)
+		return out, free, err
 	case err != nil:
 		kind, terminating, answered := refusal(err)
 		if !answered {
-			return nil, true, fmt.Errorf("creating pod %s/%s: %w", old.Namespace, name, err)
+			return outcome{}, true, fmt.Errorf("creating pod %s/%s: %w", old.Namespace, name, err)
 		}
 		return refuse(kind, terminating, err.Error())
 	case !asCreated(pod, old):
@@ -59,12 +61,11 @@ func (w *Watcher) createAs(ctx context.Context, in requeue.Input, d requeue.Deci
 		// By its UID alone: the scheduler may have bound it by now.
 		pod.ResourceVersion = ""
 		if _, err := w.delete(ctx, pod); ignoreGone(err) != nil {
-			return nil, true, err
+			return outcome{}, true, err
 		}
 		return refuse(requeue.RefusedForGood, false, "admission took the stamps off the replacement: is this account the webhook's --watcher-user?")
 	}
-	w.tellReplaced(in, d, pod)
-	return pod, true, nil
+	return outcome{created: pod, events: w.tellReplaced(in, d, pod)}, true, nil
 }
 
 // existing returns the pod that has the replacement's name, if it is the replacement.

@@ -10,6 +10,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/airflow-requeue/airflow-requeue/internal/executor"
+	"github.com/airflow-requeue/airflow-requeue/internal/faultproxy"
 	"github.com/airflow-requeue/airflow-requeue/pkg/requeue"
 )
 
@@ -281,4 +282,24 @@ func TestAPodThatStaysPendingIsReplacedWhenItsStartDeadlineIsOver(t *testing.T) 
 	w.checkReplacement(w.untilFree(pod.Name+"-r1"), pod, task, 1)
 	w.untilEvent(pod, "StartDeadline", "Pending for longer than the start deadline of 3m0s")
 	w.nothingSeen()
+}
+
+func TestAReplacementMayRunBeforeTheInformerHasSeenItsPredecessorGo(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	front := faultproxy.New(t, w.config)
+	w.config = front.Config()
+	pod, err := w.kubelet.Reject(t.Context(), w.submit(w.queued("late")), "NodeAffinity", "no")
+	require.NoError(t, err)
+	p := w.run(func(p *process) {
+		p.wire.write = func(n int, _ string) fate {
+			if n == 1 {
+				front.Lag(pod.Name, time.Hour) // nothing is heard of the pod from here on
+			}
+			return arrives
+		}
+	})
+	replacement := w.untilFree(pod.Name + "-r1").Name
+	require.Equal(t, []string{"PATCH " + pod.Name, "POST", "GET " + pod.Name, "PATCH " + replacement, "PATCH " + pod.Name, "PATCH " + replacement},
+		p.wire.requests())
 }

@@ -8,6 +8,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/tools/cache"
 
 	"github.com/airflow-requeue/airflow-requeue/pkg/requeue"
@@ -23,15 +24,54 @@ var errLater = errors.New("a sibling has changed")
 // when to look again; 0 leaves that to the next event.
 func (w *Watcher) sync(ctx context.Context, name cache.ObjectName) (time.Duration, error) {
 	p := w.lookUp(name)
-	if p == nil || w.memory.behind(p.Pod) {
+	if p == nil || !w.memory.take(p.UID) {
 		return 0, nil
 	}
+	defer w.memory.leave(p.UID)
 	if requeue.Observed(p.Pod) {
 		return w.observe(ctx, p)
 	}
-	var created *corev1.Pod // a replacement that the informer may not have yet
+	fresh := fresher{events: func() {}}
+	defer func() { fresh.events() }()
+	after, err := w.settle(ctx, p, &fresh)
+	if err != nil || fresh.gone == "" {
+		return after, err
+	}
+	w.goOn(ctx, fresh)
+	return 0, nil
+}
+
+// goOn takes a replacement on from where its predecessor's sync has left it: on its own, and known as it is. The event that says
+// so begins anew, should anything go wrong here.
+func (w *Watcher) goOn(ctx context.Context, fresh fresher) {
+	pod := fresh.created
+	if !w.memory.take(pod.UID) {
+		return
+	}
+	w.memory.wrote(pod)
+	after, err := w.settle(ctx, &heldPod{Pod: pod, seal: w.sealer.Verify(pod)}, &fresh)
+	asked := w.memory.leave(pod.UID)
+	q := w.queue.Load()
+	switch name := cache.MetaObjectToName(pod); {
+	case q == nil:
+	case asked || err != nil:
+		(*q).Add(name)
+	case after > 0:
+		(*q).AddAfter(name, after)
+	}
+}
+
+// fresher is what a sync knows and the informer may not yet.
+type fresher struct {
+	created *corev1.Pod // a replacement
+	gone    types.UID   // its predecessor, once that is let go
+	events  func()      // are still to be told, when there is time
+}
+
+// settle takes a pod as far as it can go now.
+func (w *Watcher) settle(ctx context.Context, p *heldPod, fresh *fresher) (time.Duration, error) {
 	for range maxSteps {
-		next, after, err := w.step(ctx, p, &created)
+		next, after, err := w.step(ctx, p, fresh)
 		if errors.Is(err, errStale) {
 			next, err = w.reread(ctx, p.Pod)
 		}
@@ -48,8 +88,8 @@ func (w *Watcher) sync(ctx context.Context, name cache.ObjectName) (time.Duratio
 
 // step decides on a pod and does the one write of the decision. It returns the pod as it is then, or nil when nothing
 // is to be done for now.
-func (w *Watcher) step(ctx context.Context, p *heldPod, created **corev1.Pod) (next *heldPod, after time.Duration, err error) {
-	d, in, err := w.decide(ctx, p, *created)
+func (w *Watcher) step(ctx context.Context, p *heldPod, fresh *fresher) (next *heldPod, after time.Duration, err error) {
+	d, in, err := w.decide(ctx, p, *fresh)
 	if err != nil {
 		return nil, 0, err
 	}
@@ -58,7 +98,13 @@ func (w *Watcher) step(ctx context.Context, p *heldPod, created **corev1.Pod) (n
 	}
 	out, err := w.apply(ctx, in, d)
 	if out.created != nil {
-		*created = out.created
+		fresh.created = out.created
+	}
+	if out.events != nil {
+		fresh.events = out.events
+	}
+	if err == nil && d.Action == requeue.Strip && d.Reason == requeue.ReasonReplaced && fresh.created != nil && requeue.Committed(fresh.created) {
+		fresh.gone = p.UID
 	}
 	if err != nil || out.pod == nil {
 		return nil, 0, err
@@ -80,6 +126,7 @@ func (w *Watcher) reread(ctx context.Context, pod *corev1.Pod) (*heldPod, error)
 type outcome struct {
 	pod     *corev1.Pod // the pod as it is now, to decide on again; nil: nothing more to do for now
 	created *corev1.Pod // its replacement, just created or committed
+	events  func()      // says on both that it was created
 }
 
 // apply does the one write of a decision, and tells of it.

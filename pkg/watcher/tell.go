@@ -41,12 +41,15 @@ func (w *Watcher) tell(in requeue.Input, d requeue.Decision) {
 	}
 }
 
-// tellReplaced says that a pod was replaced, on both pods.
-func (w *Watcher) tellReplaced(in requeue.Input, d requeue.Decision, replacement *corev1.Pod) {
+// tellReplaced says that a pod was replaced. What it returns says so on both pods; it is called when the replacement may run:
+// these are two writes of their own, and nobody waits for them.
+func (w *Watcher) tellReplaced(in requeue.Input, d requeue.Decision, replacement *corev1.Pod) (events func()) {
 	w.memory.of(in.Pod.UID, func(m *podMemory) { w.metrics.requeued(d.Reason, w.clock.Since(m.endedSince)) })
 	w.log.Info("pod replaced", append(w.attrs(in, d), slog.String("replacement", replacement.Name), slog.Int("attempt", d.Next.Attempt))...)
-	w.event(in.Pod, replacement, corev1.EventTypeNormal, d.Reason, "Requeue", "Replaced by "+replacement.Name+": "+d.Message)
-	w.event(replacement, in.Pod, corev1.EventTypeNormal, d.Reason, "Requeue", "Replaces "+in.Pod.Name+": "+d.Message)
+	return func() {
+		w.event(in.Pod, replacement, corev1.EventTypeNormal, d.Reason, "Requeue", "Replaced by "+replacement.Name+": "+d.Message)
+		w.event(replacement, in.Pod, corev1.EventTypeNormal, d.Reason, "Requeue", "Replaces "+in.Pod.Name+": "+d.Message)
+	}
 }
 
 func (w *Watcher) attrs(in requeue.Input, d requeue.Decision) []any {

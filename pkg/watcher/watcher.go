@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 	"log/slog"
 	"sync"
 	"sync/atomic"
@@ -152,8 +153,8 @@ func (w *Watcher) Lead(ctx context.Context) {
 	w.queue.Store(&q)
 	w.leading.Store(true)
 	defer w.leading.Store(false)
-	for _, p := range w.tracked() {
-		q.Add(cache.MetaObjectToName(p))
+	for _, name := range w.tracked() {
+		q.Add(name)
 	}
 	var group sync.WaitGroup
 	for range w.opts.Workers {
@@ -207,35 +208,57 @@ func (w *Watcher) next(ctx context.Context, q queue) bool {
 func (w *Watcher) handler(informer cache.SharedIndexInformer) cache.ResourceEventHandler {
 	enqueue := func(obj any) {
 		q := w.queue.Load()
-		if p, ok := obj.(*heldPod); ok && q != nil {
-			(*q).Add(cache.MetaObjectToName(p))
+		if t, ok := obj.(*trackedPod); ok && q != nil {
+			(*q).Add(t.objectName())
 		}
 	}
 	return cache.ResourceEventHandlerFuncs{
-		AddFunc:    enqueue,
-		UpdateFunc: func(_, obj any) { enqueue(obj) },
+		AddFunc: enqueue,
+		UpdateFunc: func(old, obj any) {
+			last, _ := old.(*trackedPod)
+			if t, ok := obj.(*trackedPod); ok && last != nil && last.version != t.version && w.memory.ownWrite(t.uid, t.version) {
+				return // the sync that wrote it goes on from there; a resync is no news either, but a net
+			}
+			enqueue(obj)
+		},
 		DeleteFunc: func(obj any) {
 			if t, ok := obj.(cache.DeletedFinalStateUnknown); ok {
 				obj = t.Obj
 			}
-			p, ok := obj.(*heldPod)
+			t, ok := obj.(*trackedPod)
 			if !ok {
 				return
 			}
-			if w.keep(p) {
-				enqueue(p)
+			if w.keep(t.held()) {
+				enqueue(t)
 				return
 			}
-			w.memory.forget(p.UID)
-			siblings, err := informer.GetIndexer().ByIndex(byChain, chainOf(p))
-			if err != nil {
-				return // the index is there since the informer is
-			}
-			for _, s := range siblings {
+			w.memory.forget(t.uid)
+			for _, s := range chainOf(informer.GetIndexer(), t.chainKey()) {
 				enqueue(s)
 			}
 		},
 	}
+}
+
+// chainOf returns the tracked pods of a chain: its replacements, and its first pod.
+func chainOf(pods cache.Indexer, key string) []*trackedPod {
+	replacements, err := pods.ByIndex(byChain, key)
+	if err != nil {
+		return nil // the index is there since the informer is
+	}
+	var all []*trackedPod
+	for _, obj := range replacements {
+		if t, ok := obj.(*trackedPod); ok {
+			all = append(all, t)
+		}
+	}
+	if first, ok, err := pods.GetByKey(key); ok && err == nil {
+		if t, ok := first.(*trackedPod); ok && t.chain == t.name {
+			all = append(all, t)
+		}
+	}
+	return all
 }
 
 // namespaceHandler wakes the pods of a namespace that is being deleted: it waits for their finalizers.
@@ -255,7 +278,8 @@ func (w *Watcher) namespaceHandler() cache.ResourceEventHandler {
 	return cache.ResourceEventHandlerFuncs{AddFunc: wake, UpdateFunc: func(_, obj any) { wake(obj) }}
 }
 
-func (w *Watcher) cached(name cache.ObjectName) *heldPod {
+// cached returns a pod as the informer keeps it, or nil.
+func (w *Watcher) cached(name cache.ObjectName) *trackedPod {
 	informer, ok := w.pods[name.Namespace]
 	if !ok {
 		return nil
@@ -264,22 +288,31 @@ func (w *Watcher) cached(name cache.ObjectName) *heldPod {
 	if err != nil || !exists {
 		return nil
 	}
-	p, ok := obj.(*heldPod)
+	t, ok := obj.(*trackedPod)
 	if !ok {
 		return nil
 	}
-	return p
+	return t
 }
 
-// tracked returns all tracked pods of the informers.
-func (w *Watcher) tracked() map[types.UID]*heldPod {
-	pods := map[types.UID]*heldPod{}
-	for _, informer := range w.pods {
-		for _, obj := range informer.GetStore().List() {
-			if p, ok := obj.(*heldPod); ok {
-				pods[p.UID] = p
+// all are the tracked pods, as the informers keep them.
+func (w *Watcher) all() iter.Seq[*trackedPod] {
+	return func(yield func(*trackedPod) bool) {
+		for _, informer := range w.pods {
+			for _, obj := range informer.GetStore().List() {
+				if t, ok := obj.(*trackedPod); ok && !yield(t) {
+					return
+				}
 			}
 		}
+	}
+}
+
+// tracked returns the names of all tracked pods, and of those that vanished.
+func (w *Watcher) tracked() map[types.UID]cache.ObjectName {
+	pods := map[types.UID]cache.ObjectName{}
+	for t := range w.all() {
+		pods[t.uid] = t.objectName()
 	}
 	w.vanished.addTo(pods)
 	return pods

@@ -47,15 +47,15 @@ func faults() map[string][]edit {
 
 		// What was just created is forgotten, and its name is another each time.
 		"a": {
-			{"pkg/watcher/sync.go", `*created = out.created`, `_ = out.created`},
+			{"pkg/watcher/sync.go", `fresh.created = out.created`, `_ = out.created`},
 			{"pkg/requeue/replacement.go", `strconv.Itoa(next.Attempt)
 `, `strconv.Itoa(next.Attempt) + "-" + strconv.FormatInt(next.NotBefore.UnixNano()%100_000_000, 36)
 `},
 		},
 		// A new leader does not look at what is there.
-		"b": {{"pkg/watcher/watcher.go", `		q.Add(cache.MetaObjectToName(p))
+		"b": {{"pkg/watcher/watcher.go", `		q.Add(name)
 	}
-	var group`, `		_ = p
+	var group`, `		_ = name
 	}
 	var group`}},
 		"c": {{aliveRules, `case f.rowKnown() && !f.thisQueueing():`, `case false && f.rowKnown() && !f.thisQueueing():`}},
