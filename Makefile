@@ -38,6 +38,15 @@ test-airflow: controlplane databases ## prove it against Airflow itself, old and
 	@$(GO) run ./internal/airflow/cmd/airflow
 	$(GO) test -race -timeout 30m ./test/airflow -airflow
 
+OUT ?= docs/bench
+
+.PHONY: bench
+bench: controlplane ## measure cost and speed beside what they are to be compared with (about 25 minutes; BENCH=--help)
+	@hack/databases.sh
+	@hack/python.sh
+	$(GO) run ./bench --out=$(OUT) $(BENCH)
+	@out=$$(realpath -m $(OUT)) && cd bench/plot && $(GO) run . "$$out/bench.json" "$$out/bench.svg"
+
 .PHONY: lint
 lint: ## run golangci-lint and actionlint, and check that the modules are tidy
 	"$$($(TOOL) golangci-lint)" run ./...

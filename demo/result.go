@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/airflow-requeue/airflow-requeue/internal/scrape"
 	"github.com/airflow-requeue/airflow-requeue/pkg/requeue"
 )
 
@@ -62,21 +63,21 @@ type numbers struct {
 }
 
 func (p *play) count(ctx context.Context) (numbers, error) {
-	webhook, err := scrape(ctx, p.webhook)
+	webhook, err := scrape.Get(ctx, p.webhook)
 	if err != nil {
 		return numbers{}, fmt.Errorf("counting: %w", err)
 	}
-	watcher, err := scrape(ctx, p.watcher)
+	watcher, err := scrape.Get(ctx, p.watcher)
 	if err != nil {
 		return numbers{}, fmt.Errorf("counting: %w", err)
 	}
 	return numbers{
-		held:     int(webhook.sum("airflow_requeue_admissions_total", `outcome="Held"`)),
-		passed:   int(webhook.sum("airflow_requeue_admissions_total", `outcome="FromWatcher"`)),
-		requeues: int(watcher.sum("airflow_requeue_requeues_total")),
-		writes:   int(watcher.sum("airflow_requeue_writes_total")),
-		queries:  int(watcher.sum("airflow_requeue_database_query_seconds_count")),
-		errors:   int(watcher.sum("airflow_requeue_errors_total")),
+		held:     int(webhook.Sum("airflow_requeue_admissions_total", `outcome="Held"`)),
+		passed:   int(webhook.Sum("airflow_requeue_admissions_total", `outcome="FromWatcher"`)),
+		requeues: int(watcher.Sum("airflow_requeue_requeues_total")),
+		writes:   int(watcher.Sum("airflow_requeue_writes_total")),
+		queries:  int(watcher.Sum("airflow_requeue_database_query_seconds_count")),
+		errors:   int(watcher.Sum("airflow_requeue_errors_total")),
 	}, nil
 }
 

@@ -19,6 +19,7 @@ import (
 	"github.com/airflow-requeue/airflow-requeue/internal/airflowdb"
 	"github.com/airflow-requeue/airflow-requeue/internal/controlplane"
 	"github.com/airflow-requeue/airflow-requeue/internal/executor"
+	"github.com/airflow-requeue/airflow-requeue/internal/scrape"
 )
 
 // stage is all that stands while the scenarios play: servers, processes, accounts, Airflow's database.
@@ -215,8 +216,8 @@ func (s *stage) awaitHold(ctx context.Context) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, time.Minute, errors.New("the webhook does not hold pods after a minute"))
 	defer cancel()
 	for {
-		metrics, err := scrape(ctx, s.webhook)
-		if err == nil && metrics.sum("airflow_requeue_leader_ready") == 1 && ready(ctx, s.webhook) && ready(ctx, s.watcher) {
+		metrics, err := scrape.Get(ctx, s.webhook)
+		if err == nil && metrics.Sum("airflow_requeue_leader_ready") == 1 && ready(ctx, s.webhook) && ready(ctx, s.watcher) {
 			s.show.say("webhook", "holds Airflow's pods from now on: the watcher leads and can read the database")
 			return nil
 		}

@@ -98,12 +98,3 @@ func TestColourIsAroundTheTextAlone(t *testing.T) {
 	screen{w: &out, colour: true}.row(cell{"a", 3, red}, cell{"b", -3, plain}, cell{"", 4, dim})
 	assert.Equal(t, "\x1b[31ma\x1b[0m      b\n", out.String())
 }
-
-func TestMetricsAddUpOverLabels(t *testing.T) {
-	s := samples{`x_total{reason="A",outcome="report"}`: 2, `x_total{reason="B",outcome="report"}`: 3, `x_total_more`: 7, `y`: 1}
-
-	assert.InDelta(t, 5, s.sum("x_total"), 0)
-	assert.InDelta(t, 3, s.sum("x_total", `reason="B"`, `outcome="report"`), 0)
-	assert.InDelta(t, 1, s.sum("y"), 0)
-	assert.InDelta(t, 0, s.sum("z"), 0)
-}

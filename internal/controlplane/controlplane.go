@@ -158,6 +158,9 @@ func (c *ControlPlane) StartAPIServer() error {
 	return nil
 }
 
+// Etcd is where etcd listens, by plain HTTP.
+func (c *ControlPlane) Etcd() string { return c.servers.Etcd.URL.String() }
+
 // Stop stops both servers and removes all that they wrote. To stop twice does no harm.
 func (c *ControlPlane) Stop() error {
 	if err := errors.Join(c.servers.Stop(), c.runtime.remove()); err != nil {

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path"
 	"path/filepath"
 	"strconv"
 	"testing"
@@ -21,14 +22,23 @@ type Built map[string]string
 func Build(ctx context.Context, dir string, flags []string, names ...string) (Built, error) {
 	built := Built{}
 	for _, name := range names {
-		built[name] = filepath.Join(dir, name)
-		args := append([]string{"build", "-ldflags=-s -w", "-o", built[name]}, flags...)
-		cmd := exec.CommandContext(ctx, "go", append(args, "github.com/airflow-requeue/airflow-requeue/cmd/"+name)...)
-		if out, err := cmd.CombinedOutput(); err != nil {
-			return nil, fmt.Errorf("building %s: %w\n%s", name, err, out)
+		var err error
+		if built[name], err = BuildPackage(ctx, dir, flags, "cmd/"+name); err != nil {
+			return nil, err
 		}
 	}
 	return built, nil
+}
+
+// BuildPackage builds one program of the checkout into a folder, by its package's folder, and returns its path.
+func BuildPackage(ctx context.Context, dir string, flags []string, folder string) (string, error) {
+	program := filepath.Join(dir, path.Base(folder))
+	args := append([]string{"build", "-ldflags=-s -w", "-o", program}, flags...)
+	cmd := exec.CommandContext(ctx, "go", append(args, "github.com/airflow-requeue/airflow-requeue/"+folder)...)
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return "", fmt.Errorf("building %s: %w\n%s", folder, err, out)
+	}
+	return program, nil
 }
 
 // Shared is what the tests of a package have in common.

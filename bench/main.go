@@ -1,0 +1,56 @@
+// Command bench measures what airflow-requeue costs and how fast it is, beside what it is to be compared with. It never fails
+// for being slow; an outcome that is wrong is an error.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"syscall"
+
+	"github.com/airflow-requeue/airflow-requeue/internal/bench"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	err := run(ctx, os.Args[1:], os.Stdout, os.Stderr)
+	stop()
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(1)
+	}
+}
+
+// run is the whole program; only main knows of the process.
+func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
+	o, help, err := parse(args)
+	if err != nil {
+		return err
+	}
+	if help != "" {
+		_, err := io.WriteString(stdout, help)
+		return err
+	}
+	o.measure.Progress = stderr
+	report, err := bench.Run(ctx, o.measure)
+	if err != nil {
+		return err
+	}
+	return errors.Join(report.Table(stdout), write(report, o.out))
+}
+
+// write writes the report into a folder.
+func write(report *bench.Report, dir string) error {
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return fmt.Errorf("making the folder for the report: %w", err)
+	}
+	file, err := os.Create(filepath.Join(dir, "bench.json"))
+	if err != nil {
+		return fmt.Errorf("writing the report: %w", err)
+	}
+	return errors.Join(report.Write(file), file.Close())
+}

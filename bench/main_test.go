@@ -1,0 +1,50 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/airflow-requeue/airflow-requeue/internal/bench"
+)
+
+// TestABenchmarkChecksItsOutcomesAndReportsAllOfItsSamples takes few samples: of times it says nothing.
+func TestABenchmarkChecksItsOutcomesAndReportsAllOfItsSamples(t *testing.T) {
+	report := bench.Measure(t, bench.Options{Quick: true, Storm: 100, Progress: t.Output()})
+
+	dir, table := t.TempDir(), &bytes.Buffer{}
+	require.NoError(t, write(report, dir))
+	require.NoError(t, report.Table(table))
+	raw, err := os.ReadFile(filepath.Join(dir, "bench.json"))
+	require.NoError(t, err)
+	var read bench.Report
+	require.NoError(t, json.Unmarshal(raw, &read), "%s", raw)
+	assert.Equal(t, report, &read, "what is written is what was measured")
+	for _, s := range read.Series {
+		assert.Len(t, s.Samples, s.N, s.Name)
+		assert.NotZero(t, s.N, "%s %v", s.Name, s.Labels)
+		assert.NotEmpty(t, s.Unit, s.Name)
+	}
+	assert.Contains(t, table.String(), "A quick run: the numbers mean nothing.")
+	for _, g := range read.Goals {
+		assert.Contains(t, table.String(), g.What)
+	}
+}
+
+func TestOptionsSayWhatThereIs(t *testing.T) {
+	o, _, err := parse([]string{"--only=storm,scale", "--quick", "--airflow=false", "--out=here"})
+	require.NoError(t, err)
+	assert.Equal(t, options{out: "here", measure: bench.Options{Only: []string{"storm", "scale"}, Quick: true, Storm: 10000}}, o)
+
+	_, _, err = parse([]string{"--only=speed"})
+	assert.EqualError(t, err, "--only=speed: use some of admission,recovery,storm,scale")
+
+	_, help, err := parse([]string{"--help"})
+	require.NoError(t, err)
+	assert.Contains(t, help, "admission,recovery,storm,scale")
+}

@@ -1,0 +1,92 @@
+package bench
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"os/exec"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+)
+
+// Options say what a run measures.
+type Options struct {
+	Only     []string  // of Names; empty for all
+	Quick    bool      // few samples, for a look whether all comes out right
+	Storm    int       // pods of the largest storm
+	Airflow  bool      // beside Airflow's own executor, which is installed from PyPI
+	Progress io.Writer // a line for each step
+}
+
+// benchmark is one that can be asked for.
+type benchmark struct {
+	name string
+	run  func(*stage)
+}
+
+func benchmarks() []benchmark {
+	return []benchmark{{"admission", admission}, {"recovery", recovery}, {"storm", storm}, {"scale", scale}}
+}
+
+// Names are what there is to measure.
+func Names() []string {
+	var names []string
+	for _, b := range benchmarks() {
+		names = append(names, b.name)
+	}
+	return names
+}
+
+// Run measures, and returns a report. A slow outcome is none to fail for; a wrong one is an error.
+func Run(ctx context.Context, o Options) (*Report, error) {
+	var report *Report
+	err := Scoped(ctx, func(t testing.TB) { report = Measure(t, o) })
+	if ctx.Err() != nil {
+		return nil, fmt.Errorf("interrupted: %w", ctx.Err())
+	}
+	return report, err
+}
+
+// Measure is Run for a test.
+func Measure(t testing.TB, o Options) *Report {
+	t.Helper()
+	report := &Report{Schema: 1, Began: time.Now().UTC().Truncate(time.Second), Conditions: conditions(o)}
+	s := newStage(t, o, report)
+	report.Conditions.Database = s.version()
+	if out, err := exec.CommandContext(t.Context(), "git", "-C", s.root, "describe", "--always", "--dirty").Output(); err == nil {
+		report.Conditions.Revision = strings.TrimSpace(string(out))
+	}
+	for _, b := range benchmarks() {
+		if len(o.Only) > 0 && !slices.Contains(o.Only, b.name) {
+			continue
+		}
+		began := time.Now()
+		b.run(s)
+		s.say("%s is measured, in %.0f s", b.name, time.Since(began).Seconds())
+	}
+	report.Conditions.Load = append(report.Conditions.Load, load())
+	report.Took = significant(time.Since(s.began).Seconds())
+	report.Goals = judge(report)
+	return report
+}
+
+// few is a number of samples, or one that is enough to see that all comes out right.
+func (s *stage) few(n, quick int) int {
+	if s.options.Quick {
+		return quick
+	}
+	return n
+}
+
+// version names the database server.
+func (s *stage) version() string {
+	s.Helper()
+	var version string
+	if err := s.sql.Database(s, "").QueryRowContext(s.Context(), "SHOW server_version").Scan(&version); err != nil {
+		s.Fatal(err)
+	}
+	version, _, _ = strings.Cut(version, " ")
+	return "PostgreSQL " + version + " (fsync off)"
+}
