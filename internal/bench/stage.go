@@ -150,7 +150,7 @@ func (i *site) startWatcher(flags ...string) *programs.Process {
 }
 
 // startWebhook runs the webhook as it ships, registered for the namespace.
-func (i *site) startWebhook() *programs.Process {
+func (i *site) startWebhook() {
 	i.t.Helper()
 	i.webhook = programs.FreeAddress(i.t)
 	flags := i.RegisterWebhook(30)
@@ -159,7 +159,7 @@ func (i *site) startWebhook() *programs.Process {
 			i.reviews = address
 		}
 	}
-	return programs.Start(i.t, i.said, i.built["webhook"], append(flags, "--metrics-listen="+i.webhook, "--log-format=text",
+	programs.Start(i.t, i.said, i.built["webhook"], append(flags, "--metrics-listen="+i.webhook, "--log-format=text",
 		"--task-queued-timeout=2h", "--lease-max-age=2m", "--no-leader-release-after=3m")...)
 }
 
