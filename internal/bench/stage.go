@@ -144,23 +144,37 @@ func (i *site) startWatcher(flags ...string) *programs.Process {
 	i.t.Helper()
 	config, err := i.servers.User(i.WatcherUser())
 	require.NoError(i.t, err)
-	i.watcher = programs.FreeAddress(i.t)
-	flags = append(append(i.WatcherFlags(config), "--metrics-listen="+i.watcher, "--log-format=text", "--task-queued-timeout=2h"), flags...)
-	return programs.Start(i.t, i.said, i.built["watcher"], flags...)
+	var started *programs.Process
+	flags = append(append(i.WatcherFlags(config), "--task-queued-timeout=2h"), flags...)
+	started, i.watcher = i.start("watcher", flags)
+	return started
+}
+
+// start runs a program, and returns once it has said where its metrics are.
+func (i *site) start(name string, flags []string) (started *programs.Process, metrics string) {
+	i.t.Helper()
+	said := &programs.Log{To: i.said}
+	started = programs.Start(i.t, said, i.built[name], append(flags, "--metrics-listen=127.0.0.1:0", "--log-format=text")...)
+	i.until("the "+name+" serves its metrics", func() bool {
+		require.False(i.t, started.HasEnded(), "the %s has ended: %s", name, said)
+		_, after, _ := strings.Cut(said.String(), " metrics=")
+		address, _, whole := strings.Cut(after, "\n")
+		metrics, _, _ = strings.Cut(address, " ")
+		return whole
+	})
+	return started, metrics
 }
 
 // startWebhook runs the webhook as it ships, registered for the namespace.
 func (i *site) startWebhook() {
 	i.t.Helper()
-	i.webhook = programs.FreeAddress(i.t)
 	flags := i.RegisterWebhook(30)
 	for _, f := range flags {
 		if address, ok := strings.CutPrefix(f, "--listen="); ok {
 			i.reviews = address
 		}
 	}
-	programs.Start(i.t, i.said, i.built["webhook"], append(flags, "--metrics-listen="+i.webhook, "--log-format=text",
-		"--task-queued-timeout=2h", "--lease-max-age=2m", "--no-leader-release-after=3m")...)
+	_, i.webhook = i.start("webhook", append(flags, "--task-queued-timeout=2h", "--lease-max-age=2m", "--no-leader-release-after=3m"))
 }
 
 // install runs both, and returns when pods are held. Nothing takes the Lease from the watcher, however busy the machine is.
