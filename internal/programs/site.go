@@ -2,10 +2,14 @@ package programs
 
 import (
 	"context"
+	"errors"
+	"math/rand/v2"
 	"net"
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
+	"syscall"
 	"testing"
 	"time"
 
@@ -185,11 +189,19 @@ func File(t testing.TB, name string, content []byte) string {
 	return path
 }
 
-// FreeAddress is one that nobody listens on; whoever takes it meanwhile fails the test.
+// FreeAddress is one that nobody listens on. Its port is below those that Linux gives to connections and to who asks for any
+// (from 32768 on), so that nothing takes it meanwhile by accident.
 func FreeAddress(t testing.TB) string {
 	t.Helper()
-	listener, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	require.NoError(t, listener.Close())
-	return listener.Addr().String()
+	const lowest, beyond = 10000, 32768
+	for {
+		address := net.JoinHostPort("127.0.0.1", strconv.Itoa(lowest+rand.IntN(beyond-lowest)))
+		listener, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", address)
+		if errors.Is(err, syscall.EADDRINUSE) {
+			continue
+		}
+		require.NoError(t, err)
+		require.NoError(t, listener.Close())
+		return address
+	}
 }
