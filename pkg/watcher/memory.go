@@ -139,14 +139,6 @@ func (m *memory) behind(uid types.UID, version string) bool {
 	return err == nil && order < 0
 }
 
-// ownWrite reports whether a pod's version is what our own last write to it has left.
-func (m *memory) ownWrite(uid types.UID, version string) bool {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	p, ok := m.pods[uid]
-	return ok && p.written == version
-}
-
 func queueingOf(job requeue.Job, queuedAt time.Time) queueing {
 	return queueing{ref: job.Ref, try: job.TryNumber, queuedAt: queuedAt.UnixMicro()}
 }

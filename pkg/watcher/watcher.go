@@ -214,13 +214,8 @@ func (w *Watcher) handler(informer cache.SharedIndexInformer) cache.ResourceEven
 	}
 	return cache.ResourceEventHandlerFuncs{
 		AddFunc: enqueue,
-		UpdateFunc: func(old, obj any) {
-			last, _ := old.(*trackedPod)
-			if t, ok := obj.(*trackedPod); ok && last != nil && last.version != t.version && w.memory.ownWrite(t.uid, t.version) {
-				return // the sync that wrote it goes on from there; a resync is no news either, but a net
-			}
-			enqueue(obj)
-		},
+		// That of our own last write too: whoever looked for the pod before it came was told to wait for it (see lookUp).
+		UpdateFunc: func(_, obj any) { enqueue(obj) },
 		DeleteFunc: func(obj any) {
 			if t, ok := obj.(cache.DeletedFinalStateUnknown); ok {
 				obj = t.Obj
