@@ -142,6 +142,6 @@ func lookAtSBOM(t *testing.T, file string, want described) {
 	}
 	assert.NotContains(t, string(content), "(devel)", "of the program itself")
 	assert.Contains(t, versions, "github.com/airflow-requeue/airflow-requeue")
-	module := map[string]string{"watcher": "modernc.org/sqlite", "webhook": "github.com/slok/kubewebhook/v2"}[want.program]
+	module := map[string]string{"watcher": "modernc.org/sqlite", "webhook": "github.com/go-json-experiment/json"}[want.program]
 	assert.Equal(t, command(t, ".", "go", "list", "-m", "-f", "{{.Version}}", module), versions[module])
 }
