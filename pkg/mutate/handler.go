@@ -11,9 +11,10 @@ import (
 	"strconv"
 
 	"github.com/go-json-experiment/json"
-	"github.com/go-json-experiment/json/jsontext"
 	admissionv1 "k8s.io/api/admission/v1"
 	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/airflow-requeue/airflow-requeue/pkg/requeue"
 )
 
 // Path is where the webhook configuration is to send its requests.
@@ -104,15 +105,10 @@ func read(w http.ResponseWriter, r *http.Request) (of review, err error) {
 	case len(body) == 0:
 		return of, refuse(http.StatusBadRequest, "body is empty")
 	}
-	if err := json.Unmarshal(body, &of, asAPIServer()); err != nil {
+	if err := json.Unmarshal(body, &of, requeue.AsAPIServer()); err != nil {
 		return of, refuse(http.StatusBadRequest, "body is not the JSON of an admission review")
 	}
 	return of, of.check()
-}
-
-// asAPIServer reads what Kubernetes' own decoder reads: of two members of one name the last, and letters that are none.
-func asAPIServer() json.Options {
-	return json.JoinOptions(jsontext.AllowDuplicateNames(true), jsontext.AllowInvalidUTF8(true))
 }
 
 // readAll is io.ReadAll where the length is known, or not.

@@ -42,7 +42,7 @@ type podSpec struct {
 // names what is missing and quotes nothing.
 func ParseJob(pod []byte) (Job, error) {
 	var p podSpec
-	if err := json.Unmarshal(pod, &p, asAPIServer()); err != nil {
+	if err := json.Unmarshal(pod, &p, AsAPIServer()); err != nil {
 		return Job{}, errors.New("parsing the job spec: not the JSON of a pod")
 	}
 	a := p.Metadata.Annotations
@@ -77,8 +77,8 @@ func ParseJob(pod []byte) (Job, error) {
 	return job, nil
 }
 
-// asAPIServer reads what Kubernetes' own decoder reads: of two members of one name the last, and letters that are none.
-func asAPIServer() json.Options {
+// AsAPIServer reads what Kubernetes' own decoder reads: of two members of one name the last, and letters that are none.
+func AsAPIServer() json.Options {
 	return json.JoinOptions(jsontext.AllowDuplicateNames(true), jsontext.AllowInvalidUTF8(true))
 }
 
@@ -95,7 +95,7 @@ func (j *Job) readWorkload(args []string) {
 			ID string `json:"id"`
 		} `json:"ti"`
 	}
-	if json.Unmarshal([]byte(args[i+1]), &w, asAPIServer()) != nil {
+	if json.Unmarshal([]byte(args[i+1]), &w, AsAPIServer()) != nil {
 		return
 	}
 	j.Ref.ID = strings.ToLower(w.TI.ID)
@@ -111,7 +111,7 @@ func (j *Job) readWorkload(args []string) {
 		IssuedAt int64 `json:"iat"`
 		Expires  int64 `json:"exp"`
 	}
-	if json.Unmarshal(claims, &c, asAPIServer()) != nil {
+	if json.Unmarshal(claims, &c, AsAPIServer()) != nil {
 		return
 	}
 	if c.IssuedAt > 0 {

@@ -94,7 +94,7 @@ func JobSpec(pod *unstructured.Unstructured) ([]byte, error) {
 			unstructured.RemoveNestedField(spec.Object, "metadata", field)
 		}
 	}
-	raw, err := json.Marshal(spec.Object, json.Deterministic(true), asAPIServer())
+	raw, err := json.Marshal(spec.Object, json.Deterministic(true), AsAPIServer())
 	if err != nil {
 		return nil, fmt.Errorf("encoding the job spec: %w", err)
 	}
