@@ -9,12 +9,12 @@ import (
 	"github.com/airflow-requeue/airflow-requeue/pkg/requeue"
 )
 
-// DefaultCrowd is how long a query that many wait for is held up for others. In a storm each pod is asked for some times a
+// DefaultCrowd is how long a query is held up for others while many ask. In a storm each pod is asked for some times a
 // second, and nobody's turn comes sooner by a query of his own.
 const DefaultCrowd = 100 * time.Millisecond
 
-// perWaiting is how long a query is held up for each task instance that it asks for.
-const perWaiting = 4 * time.Millisecond
+// crowd is how many calls within Crowd are many: 160 a second, as fifty pods make that are replaced in a second.
+const crowd = 16
 
 // DefaultTimeout is how long one query of a Batcher may take.
 const DefaultTimeout = 10 * time.Second
@@ -27,14 +27,13 @@ type Query struct {
 	Err  error
 }
 
-// Batcher turns many reads of one task instance each into few queries, one at a time. A query for one task instance is sent at
-// once when none is under way; what is asked for meanwhile goes into the next one. Where several wait, more are about to come:
-// the more there are, the longer a query waits for others, up to Crowd. What a caller gets is always from a query that started
-// after the call: decisions rest on it.
+// Batcher turns many reads of one task instance each into few queries, one at a time. A query is sent at once when none is under
+// way, and what is asked for meanwhile goes into the next one. While many ask, each query is held up for Crowd, so that their
+// number does not grow with theirs. What a caller gets is always from a query that started after the call: decisions rest on it.
 type Batcher struct {
 	// Timeout is how long one query may take. To be changed before Run only.
 	Timeout time.Duration
-	// Crowd is how long a query with room waits at most. To be changed before Run only.
+	// Crowd is how long a query with room is held up while many ask. To be changed before Run only.
 	Crowd time.Duration
 	// Observe is called after each query, for metrics. To be set before Run only.
 	Observe func(Query)
@@ -44,7 +43,9 @@ type Batcher struct {
 	wake   chan struct{} // holds one element while waiting is not empty
 
 	mu      sync.Mutex
-	waiting []*batch // not started, in order; only the last one has room
+	waiting []*batch         // not started, in order; only the last one has room
+	last    [crowd]time.Time // when the last calls were made; a ring
+	oldest  int              // of them
 	stopped bool
 }
 
@@ -95,6 +96,8 @@ func (b *Batcher) join(ref requeue.Ref) *batch {
 	if b.stopped {
 		return nil
 	}
+	b.last[b.oldest] = time.Now()
+	b.oldest = (b.oldest + 1) % crowd
 	for _, batch := range b.waiting {
 		if batch.refs[ref] {
 			return batch
@@ -132,18 +135,16 @@ func (b *Batcher) Run(ctx context.Context) {
 	}
 }
 
-// gather waits for others to join a query that several wait for already.
+// gather holds a query up for others while many ask, unless it is full.
 func (b *Batcher) gather(ctx context.Context) {
 	b.mu.Lock()
-	waiting := 0
-	if len(b.waiting) == 1 {
-		waiting = len(b.waiting[0].refs)
-	}
+	room := len(b.waiting) == 1 && len(b.waiting[0].refs) < b.limit
+	crowded := time.Since(b.last[b.oldest]) < b.Crowd
 	b.mu.Unlock()
-	if waiting < 2 || waiting >= b.limit { // nobody else is about, or there is no room
+	if !room || !crowded {
 		return
 	}
-	held := time.NewTimer(min(time.Duration(waiting)*perWaiting, b.Crowd))
+	held := time.NewTimer(b.Crowd)
 	defer held.Stop()
 	select {
 	case <-held.C:

@@ -129,26 +129,28 @@ func TestBatcher(t *testing.T) {
 		}
 		assert.Equal(b, []int{1, 100}, b.table.sizes())
 	})
-	inBubble(t, "a query that several wait for is held up for others", func(b *bubble) {
-		b.get(b.Context(), "first")
-		synctest.Wait()
-		second, third := b.get(b.Context(), "second"), b.get(b.Context(), "third")
-		time.Sleep(time.Second + perWaiting)
-		fourth := b.get(b.Context(), "fourth")
-		assert.Equal(b, answer{1, true, nil, 2*time.Second + 2*perWaiting}, second())
-		assert.Equal(b, answer{1, true, nil, 2*time.Second + 2*perWaiting}, third())
-		assert.Equal(b, answer{1, true, nil, time.Second + perWaiting}, fourth())
-		assert.Equal(b, []int{1, 3}, b.table.sizes())
+	inBubble(t, "while many ask, a query is held up for others", func(b *bubble) {
+		b.table.takes = time.Millisecond
+		for i := range crowd - 1 {
+			assert.Equal(b, answer{1, true, nil, time.Millisecond}, b.get(b.Context(), fmt.Sprint(i))())
+		}
+		next := b.get(b.Context(), "next")
+		time.Sleep(DefaultCrowd - time.Millisecond)
+		last := b.get(b.Context(), "last")
+		assert.Equal(b, answer{1, true, nil, DefaultCrowd + time.Millisecond}, next())
+		assert.Equal(b, answer{1, true, nil, 2 * time.Millisecond}, last())
+		assert.Equal(b, 2, b.table.sizes()[crowd-1])
+		assert.Equal(b, answer{1, true, nil, time.Millisecond}, b.get(b.Context(), "alone again")())
 	})
-	inBubble(t, "a query that many wait for is held up no longer than that", func(b *bubble) {
+	inBubble(t, "a query that is full is held up for nobody", func(b *bubble) {
 		b.get(b.Context(), "first")
 		synctest.Wait()
 		var last func() answer
-		for i := range 400 {
+		for i := range 500 {
 			last = b.get(b.Context(), fmt.Sprint(i))
 		}
-		assert.Equal(b, answer{1, true, nil, 2*time.Second + DefaultCrowd}, last())
-		assert.Equal(b, []int{1, 400}, b.table.sizes())
+		assert.Equal(b, answer{1, true, nil, 2 * time.Second}, last())
+		assert.Equal(b, []int{1, 500}, b.table.sizes())
 	})
 	inBubble(t, "a query asks for no more than 500", func(b *bubble) {
 		b.get(b.Context(), "first")
