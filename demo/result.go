@@ -55,7 +55,6 @@ func words(value any) string {
 // numbers are what the processes counted of themselves.
 type numbers struct {
 	held     int // pods at their admission
-	passed   int // the watcher's replacements, at theirs
 	requeues int
 	writes   int // of the watcher
 	queries  int // of the metadata database
@@ -73,7 +72,6 @@ func (p *play) count(ctx context.Context) (numbers, error) {
 	}
 	return numbers{
 		held:     int(webhook.Sum("airflow_requeue_admissions_total", `outcome="Held"`)),
-		passed:   int(webhook.Sum("airflow_requeue_admissions_total", `outcome="FromWatcher"`)),
 		requeues: int(watcher.Sum("airflow_requeue_requeues_total")),
 		writes:   int(watcher.Sum("airflow_requeue_writes_total")),
 		queries:  int(watcher.Sum("airflow_requeue_database_query_seconds_count")),
@@ -98,7 +96,6 @@ func (p *play) judge(n numbers) error {
 		got, want int
 	}{
 		{"pods held at their admission", n.held, len(p.scenarios)},
-		{"replacements that the webhook let pass", n.passed, replaced},
 		{"replacements that the watcher counted", n.requeues, replaced},
 		{"errors that the watcher counted", n.errors, 0},
 	} {

@@ -3,6 +3,7 @@ package programs
 import (
 	"context"
 	"errors"
+	"fmt"
 	"math/rand/v2"
 	"net"
 	"os"
@@ -135,6 +136,7 @@ func (s *Site) RegisterWebhook(timeoutSeconds int32) []string {
 	address := FreeAddress(s.T)
 	configuration := Configuration("https://"+address+mutate.Path, certificate, s.Namespaces()...)
 	configuration.Webhooks[0].TimeoutSeconds = &timeoutSeconds
+	configuration.Webhooks[0].MatchConditions = NotReplacements(s.WatcherUser())
 	Register(s.T, s.Client, configuration)
 	return append(s.flags(s.Servers.Config()), "--tls-cert-file="+File(s.T, "tls.crt", certificate), "--tls-private-key-file="+File(s.T, "tls.key", key),
 		"--watcher-user="+s.WatcherUser(), "--airflow-user="+s.AirflowUser(), "--listen="+address)
@@ -165,6 +167,12 @@ func Configuration(url string, ca []byte, namespaces ...string) *admissionv1.Mut
 				Rule: admissionv1.Rule{APIGroups: []string{""}, APIVersions: []string{"v1"}, Resources: []string{"pods"}}}},
 		}},
 	}
+}
+
+// NotReplacements has the API server ask about no replacement that the watcher creates.
+func NotReplacements(watcher string) []admissionv1.MatchCondition {
+	return []admissionv1.MatchCondition{{Name: "not-a-replacement", Expression: fmt.Sprintf("request.userInfo.username != '%s' || "+
+		"!has(object.metadata.annotations) || !('%s' in object.metadata.annotations)", watcher, requeue.AnnotationRequeueOf)}}
 }
 
 // UnregisterWebhook has the API server ask no webhook any more.

@@ -17,6 +17,7 @@ import (
 
 	certmanagerv1 "github.com/cert-manager/cert-manager/pkg/apis/certmanager/v1"
 
+	"github.com/airflow-requeue/airflow-requeue/internal/programs"
 	"github.com/airflow-requeue/airflow-requeue/pkg/mutate"
 )
 
@@ -40,6 +41,12 @@ func TestTheObjectsAgree(t *testing.T) {
 			assert.Contains(t, webhook.Spec.Template.Spec.Containers[0].Ports,
 				corev1.ContainerPort{Name: service.Spec.Ports[0].TargetPort.StrVal, ContainerPort: 8443})
 			assert.Equal(t, []string{service.Name + "." + service.Namespace + ".svc"}, certificate.Spec.DNSNames)
+		})
+		t.Run(name+": the API server and the webhook mean the same watcher", func(t *testing.T) {
+			user := "system:serviceaccount:" + watcher.Namespace + ":" + watcher.Spec.Template.Spec.ServiceAccountName
+			assert.Equal(t, programs.NotReplacements(user), configuration.Webhooks[0].MatchConditions)
+			assert.Contains(t, webhook.Spec.Template.Spec.Containers[0].Args,
+				"--watcher-user="+strings.Replace(user, watcher.Namespace, "$(POD_NAMESPACE)", 1))
 		})
 		t.Run(name+": the certificate is vouched for and mounted", func(t *testing.T) {
 			authority := into[certmanagerv1.Certificate](t, all, "Certificate", "airflow-requeue-ca")

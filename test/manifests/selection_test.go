@@ -18,6 +18,8 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
 
 	"github.com/airflow-requeue/airflow-requeue/internal/executor"
 	"github.com/airflow-requeue/airflow-requeue/pkg/requeue"
@@ -35,24 +37,38 @@ func TestTheWebhookIsAskedAboutWorkerPodsOnly(t *testing.T) {
 		task.Name, task.Namespace = name, namespace
 		return executor.Pod(task)
 	}
+	dry := metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}}
 	create := func(pod *corev1.Pod, options metav1.CreateOptions) {
 		_, err := pods(pod.Namespace).Create(t.Context(), pod, options)
 		require.NoError(t, err)
 	}
+	config := servers.Config()
+	config.Impersonate = rest.ImpersonationConfig{UserName: "system:serviceaccount:airflow:airflow-requeue-watcher", Groups: []string{"system:masters"}}
+	watcher, err := kubernetes.NewForConfig(config)
+	require.NoError(t, err)
+	forged := worker("not-the-watchers", "airflow")
+	forged.Annotations[requeue.AnnotationRequeueOf] = "a pod"
+	replacement := forged.DeepCopy()
+	replacement.Name = "replacement"
 	operators := worker("of-an-operator", "airflow") // KubernetesPodOperator's
 	delete(operators.Labels, requeue.LabelKubernetesExecutor)
 	operators.Labels["kubernetes_pod_operator"] = "True"
 	for _, pod := range []*corev1.Pod{worker("elsewhere", "elsewhere"), worker("of-the-system", metav1.NamespaceSystem), operators} {
-		create(pod, metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}})
+		create(pod, dry)
 	}
-	create(worker("dry", "airflow"), metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}})
+	create(worker("dry", "airflow"), dry)
+	create(forged, dry)
+	for _, pod := range []*corev1.Pod{replacement, worker("no-replacement", "airflow")} {
+		_, err := watcher.CoreV1().Pods("airflow").Create(t.Context(), pod, dry)
+		require.NoError(t, err)
+	}
 	create(worker("worker", "airflow"), metav1.CreateOptions{})
-	_, err := pods("airflow").Patch(t.Context(), "worker", types.MergePatchType, []byte(`{"metadata":{"labels":{"changed":"True"}}}`), metav1.PatchOptions{})
+	_, err = pods("airflow").Patch(t.Context(), "worker", types.MergePatchType, []byte(`{"metadata":{"labels":{"changed":"True"}}}`), metav1.PatchOptions{})
 	require.NoError(t, err)
 	now := int64(0)
 	require.NoError(t, pods("airflow").Delete(t.Context(), "worker", metav1.DeleteOptions{GracePeriodSeconds: &now}))
 
-	assert.Equal(t, []string{"CREATE airflow/dry", "CREATE airflow/worker"}, asked())
+	assert.Equal(t, []string{"CREATE airflow/dry", "CREATE airflow/not-the-watchers", "CREATE airflow/no-replacement", "CREATE airflow/worker"}, asked())
 }
 
 // listen installs the webhook configuration with a server of its own, and returns what that was asked since.
