@@ -34,23 +34,29 @@ func (w *Watcher) sync(ctx context.Context, name cache.ObjectName) (time.Duratio
 	fresh := fresher{events: func() {}}
 	defer func() { fresh.events() }()
 	after, err := w.settle(ctx, p, &fresh)
-	if err != nil || fresh.gone == "" {
-		return after, err
+	if fresh.created != nil {
+		w.goOn(ctx, &fresh)
 	}
-	w.goOn(ctx, fresh)
-	return 0, nil
+	if fresh.gone != "" {
+		return 0, err
+	}
+	return after, err
 }
 
-// goOn takes a replacement on from where its predecessor's sync has left it: on its own, and known as it is. The event that says
-// so begins anew, should anything go wrong here.
-func (w *Watcher) goOn(ctx context.Context, fresh fresher) {
-	pod := fresh.created
-	if !w.memory.take(pod.UID) {
+// goOn takes a replacement on from where its predecessor's sync has left it: on its own, and known as it is. Where that has not let go
+// of its predecessor, or anything goes wrong here, the event that says so begins anew.
+func (w *Watcher) goOn(ctx context.Context, fresh *fresher) {
+	w.take(fresh)
+	if fresh.inHand == "" {
 		return
 	}
-	w.memory.wrote(pod)
-	after, err := w.settle(ctx, &heldPod{Pod: pod, seal: w.sealer.Verify(pod)}, &fresh)
-	asked := w.memory.leave(pod.UID)
+	pod := fresh.created
+	var after time.Duration
+	var err error
+	if fresh.gone != "" && fresh.inHand == pod.UID {
+		after, err = w.settle(ctx, &heldPod{Pod: pod, seal: w.sealer.Verify(pod)}, fresh)
+	}
+	asked := w.memory.leave(fresh.inHand)
 	q := w.queue.Load()
 	switch name := cache.MetaObjectToName(pod); {
 	case q == nil:
@@ -61,9 +67,19 @@ func (w *Watcher) goOn(ctx context.Context, fresh fresher) {
 	}
 }
 
+// take takes a replacement in hand, so that nobody looks at it while it is made what it is to be: he would read its row for nothing, and
+// decide on a pod that is not so any more.
+func (w *Watcher) take(fresh *fresher) {
+	if fresh.inHand == "" && w.memory.take(fresh.created.UID) {
+		fresh.inHand = fresh.created.UID
+	}
+	w.memory.wrote(fresh.created)
+}
+
 // fresher is what a sync knows and the informer may not yet.
 type fresher struct {
 	created *corev1.Pod // a replacement
+	inHand  types.UID   // it, where no other sync has it
 	gone    types.UID   // its predecessor, once that is let go
 	events  func()      // are still to be told, when there is time
 }
@@ -99,6 +115,7 @@ func (w *Watcher) step(ctx context.Context, p *heldPod, fresh *fresher) (next *h
 	out, err := w.apply(ctx, in, d)
 	if out.created != nil {
 		fresh.created = out.created
+		w.take(fresh)
 	}
 	if out.events != nil {
 		fresh.events = out.events
