@@ -31,6 +31,7 @@ func parse(args []string) (o options, help string, err error) {
 	flags.BoolVar(&o.measure.Quick, "quick", false, "take few samples: shows whether all comes out right, and no times")
 	flags.BoolVar(&o.measure.Airflow, "airflow", true, "measure Airflow's own executor as well, which is installed from PyPI")
 	flags.IntVar(&o.measure.Storm, "storm", 10000, "`pods` of the largest storm")
+	flags.StringVar(&o.measure.Profiles, "profiles", "", "`folder` for CPU profiles of watcher, webhook and API server, which cost some time")
 	flags.StringVar(&o.out, "out", "docs/bench", "`folder` that bench.json is written to")
 	switch err := flags.Parse(args); {
 	case errors.Is(err, pflag.ErrHelp):

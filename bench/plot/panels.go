@@ -5,6 +5,7 @@ import (
 	"math"
 	"slices"
 	"strconv"
+	"time"
 
 	"gonum.org/v1/plot"
 	"gonum.org/v1/plot/plotter"
@@ -98,9 +99,13 @@ func curves(r report) (*plot.Plot, error) {
 		if err != nil {
 			return nil, err
 		}
+		every, err := time.ParseDuration(s.Labels["every"])
+		if err != nil {
+			return nil, err
+		}
 		points := make(plotter.XYs, len(s.Samples))
 		for i, count := range s.Samples {
-			points[i] = plotter.XY{X: float64(i) / 10, Y: count / total}
+			points[i] = plotter.XY{X: float64(i) * every.Seconds(), Y: count / total}
 		}
 		named = append(named, fmt.Sprintf("%s pods", s.Labels["pods"]), points)
 	}

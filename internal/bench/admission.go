@@ -3,8 +3,10 @@ package bench
 import (
 	"context"
 	"fmt"
+	"math/rand/v2"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/stretchr/testify/assert"
@@ -61,6 +63,9 @@ func admission(s *stage) {
 			for _, clients := range []int{1, 16, 64} {
 				s.admit(all, size, clients)
 			}
+		}
+		if s.options.Profiles != "" {
+			s.profileAdmission(all)
 		}
 	})
 }
@@ -139,8 +144,8 @@ func (s *stage) admit(all []reviewed, size, clients int) {
 				before[r.who] = r.metrics(r.webhook)
 			}
 		}
-		for k := range all {
-			r := all[(k+round)%len(all)]
+		for _, k := range rand.Perm(len(all)) { // whoever comes after another pays for what that one has left
+			r := all[k]
 			took, each := r.create(clients, pods, size)
 			series := s.report.series("admission.create", "s", "who", r.who, "bytes", size, "clients", clients)
 			if warm {
@@ -162,7 +167,20 @@ func (s *stage) admit(all []reviewed, size, clients int) {
 	for _, r := range all {
 		r.check(pods * (rounds + 1))
 	}
-	s.say("admission, %d KB, %d clients: %s", size>>10, clients, s.createRatios(size, clients))
+	s.say("admission, %s, by %s: %s", kilobytes(size), many(clients), s.createRatios(size, clients))
+}
+
+// profileAdmission takes profiles of what each webhook has the API server do.
+func (s *stage) profileAdmission(all []reviewed) {
+	pods := s.few(2500, 4)
+	for _, r := range all {
+		addresses := map[string]string{}
+		if r.webhook != "" {
+			addresses["webhook"] = r.webhook
+		}
+		r.profiled("admission-"+strings.ReplaceAll(r.who, " ", "-"), addresses, func() { r.create(16, pods, small) })
+		r.check(pods)
+	}
 }
 
 // createRatios are for the line of progress.
@@ -217,6 +235,13 @@ func (r reviewed) check(n int) {
 		list, err := r.client.CoreV1().Pods(r.Namespace).List(r.t.Context(), metav1.ListOptions{ResourceVersion: "0", Limit: 1})
 		return err == nil && len(list.Items) == 0
 	})
+}
+
+func many(clients int) string {
+	if clients == 1 {
+		return "1 client"
+	}
+	return strconv.Itoa(clients) + " clients"
 }
 
 func kilobytes(size int) string { return strconv.Itoa(size>>10) + " KB" }

@@ -40,11 +40,14 @@ func (i *site) bare(m moulds, n int, events float64) {
 	}
 	client := i.as(i.WatcherUser())
 	errs := make([]error, n)
+	var took float64
 	began := time.Now()
-	concurrently(min(workers, n), n, func(_, k int) {
-		errs[k] = i.requeueBare(client, &list.Items[k], replacements[k], int(float64(k+1)*events)-int(float64(k)*events))
+	i.profiled(fmt.Sprintf("bare-%d", n), nil, func() {
+		concurrently(min(workers, n), n, func(_, k int) {
+			errs[k] = i.requeueBare(client, &list.Items[k], replacements[k], int(float64(k+1)*events)-int(float64(k)*events))
+		})
+		took = failing + time.Since(began).Seconds()
 	})
-	took := failing + time.Since(began).Seconds()
 	for _, err := range errs {
 		require.NoError(i.t, err)
 	}

@@ -31,7 +31,7 @@ func admissionGoals(r *Report) []Goal {
 	var goals []Goal
 	for _, size := range []int{small, large} {
 		for _, clients := range []int{1, 16, 64} {
-			what := fmt.Sprintf("admission: CREATE of %s by %d clients, beside an empty webhook", kilobytes(size), clients)
+			what := fmt.Sprintf("admission: CREATE of %s by %s, beside an empty webhook", kilobytes(size), many(clients))
 			const reach = "p50, p99 <= 1.25 x"
 			of := func(who string) *Series {
 				return r.find("admission.create", "who", who, "bytes", size, "clients", clients)

@@ -17,6 +17,7 @@ type Options struct {
 	Quick    bool      // few samples, for a look whether all comes out right
 	Storm    int       // pods of the largest storm
 	Airflow  bool      // beside Airflow's own executor, which is installed from PyPI
+	Profiles string    // folder for CPU profiles; empty for none
 	Progress io.Writer // a line for each step
 }
 

@@ -2,8 +2,6 @@ package bench
 
 import (
 	"fmt"
-	"io"
-	"net/http"
 	"time"
 
 	"github.com/stretchr/testify/require"
@@ -44,7 +42,7 @@ func (i *site) rest(m moulds, pods int) {
 	i.rows.queue(queued...)
 	i.etcd.put(i.t, i.cast(m.created, queued))
 	began := time.Now()
-	watcher := i.startWatcher("--pprof")
+	watcher := i.startWatcher()
 	i.untilLeads(pods)
 	i.report.series("scale.start", "s", "pods", pods).add(time.Since(began).Seconds())
 	i.untilCalm()
@@ -73,14 +71,8 @@ const (
 // liveHeap is what is left of the watcher's heap when the garbage is collected.
 func (i *site) liveHeap() float64 {
 	i.t.Helper()
-	request, err := http.NewRequestWithContext(i.t.Context(), http.MethodGet, "http://"+i.watcher+"/debug/pprof/heap?gc=1", nil)
+	_, err := fetch(i.t.Context(), "http://"+i.watcher+"/debug/pprof/heap?gc=1")
 	require.NoError(i.t, err)
-	response, err := http.DefaultClient.Do(request)
-	require.NoError(i.t, err)
-	_, err = io.Copy(io.Discard, response.Body)
-	require.NoError(i.t, err)
-	require.NoError(i.t, response.Body.Close())
-	require.Equal(i.t, http.StatusOK, response.StatusCode)
 	return i.metrics(i.watcher).Sum("go_memstats_heap_alloc_bytes")
 }
 
@@ -106,7 +98,7 @@ func (i *site) poll(m moulds, pods int) {
 	i.rows.queue(queued...)
 	created, running := i.cast(m.created, queued), i.cast(m.running, queued)
 	i.etcd.put(i.t, created)
-	i.startWatcher("--pprof")
+	i.startWatcher()
 	i.untilLeads(pods)
 	i.untilCalm()
 	// They do not begin to run at the same moment: a hundred at a time, over some seconds.

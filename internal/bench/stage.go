@@ -154,7 +154,7 @@ func (i *site) startWatcher(flags ...string) *programs.Process {
 func (i *site) start(name string, flags []string) (started *programs.Process, metrics string) {
 	i.t.Helper()
 	said := &programs.Log{To: i.said}
-	started = programs.Start(i.t, said, i.built[name], append(flags, "--metrics-listen=127.0.0.1:0", "--log-format=text")...)
+	started = programs.Start(i.t, said, i.built[name], append(flags, "--metrics-listen=127.0.0.1:0", "--log-format=text", "--pprof")...)
 	i.until("the "+name+" serves its metrics", func() bool {
 		require.False(i.t, started.HasEnded(), "the %s has ended: %s", name, said)
 		_, after, _ := strings.Cut(said.String(), " metrics=")

@@ -1,0 +1,70 @@
+package bench
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+// profiling is for how long a profile is taken. Go's takes its time in advance.
+const profiling = 4 * time.Second
+
+// profiled runs f, and takes CPU profiles of its first seconds where they are asked for: of the API server, and of the programs
+// that serve profiles at these addresses.
+func (i *site) profiled(name string, addresses map[string]string, f func()) {
+	i.t.Helper()
+	if i.options.Profiles == "" {
+		f()
+		return
+	}
+	query := fmt.Sprintf("/debug/pprof/profile?seconds=%.0f", profiling.Seconds())
+	take := map[string]func() ([]byte, error){"kube-apiserver": func() ([]byte, error) {
+		return i.client.CoreV1().RESTClient().Get().RequestURI(query).DoRaw(i.t.Context())
+	}}
+	for of, address := range addresses {
+		take[of] = func() ([]byte, error) { return fetch(i.t.Context(), "http://"+address+query) }
+	}
+	var all sync.WaitGroup
+	var mu sync.Mutex
+	failed := map[string]error{}
+	for of, take := range take {
+		all.Go(func() {
+			profile, err := take()
+			if err == nil {
+				err = os.WriteFile(filepath.Join(i.options.Profiles, name+"-"+of+".pprof"), profile, 0o600)
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			failed[of] = err
+		})
+	}
+	f()
+	all.Wait()
+	for of, err := range failed {
+		require.NoError(i.t, err, "profile of %s", of)
+	}
+}
+
+func fetch(ctx context.Context, url string) ([]byte, error) {
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	if err != nil {
+		return nil, err
+	}
+	response, err := http.DefaultClient.Do(request)
+	if err != nil {
+		return nil, err
+	}
+	defer response.Body.Close()
+	body, err := io.ReadAll(response.Body)
+	if err == nil && response.StatusCode != http.StatusOK {
+		err = fmt.Errorf("%s answers %s", request.URL.Path, response.Status)
+	}
+	return body, err
+}
