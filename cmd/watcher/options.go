@@ -148,7 +148,7 @@ func (o *options) watchFlags(g *flags.Groups, ownNamespace string) {
 
 	settle := g.Add("Settling")
 	settle.DurationVar(&o.replacedPodTTL, "replaced-pod-ttl", time.Hour, "keep replaced pods for this long, at most the last 3 of a task; 0: delete them at once")
-	settle.IntVar(&o.workers, "workers", 500, "pods that are settled at the same time")
+	settle.IntVar(&o.workers, "workers", 200, "pods that are settled at the same time; an API server with default flags refuses an account's requests from some 500 on")
 	settle.IntVar(&o.stormBreaker, "storm-breaker", 0, "`pods` that may begin to be replaced within any minute; more are reported to Airflow; 0: no limit")
 	settle.StringVar(&o.metricsListen, "metrics-listen", ":8080", "`address` for /livez, /readyz, /metrics and /signing-keys (ids), by plain HTTP")
 	settle.BoolVar(&o.pprof, "pprof", false, "serve Go's profiles at /debug/pprof there as well")
