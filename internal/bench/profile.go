@@ -24,6 +24,7 @@ func (i *site) profiled(name string, addresses map[string]string, f func()) {
 		f()
 		return
 	}
+	require.NoError(i.t, os.MkdirAll(i.options.Profiles, 0o755))
 	query := fmt.Sprintf("/debug/pprof/profile?seconds=%.0f", profiling.Seconds())
 	take := map[string]func() ([]byte, error){"kube-apiserver": func() ([]byte, error) {
 		return i.client.CoreV1().RESTClient().Get().RequestURI(query).DoRaw(i.t.Context())

@@ -67,13 +67,15 @@ func (w *Watcher) goOn(ctx context.Context, fresh *fresher) {
 	}
 }
 
-// take takes a replacement in hand, so that nobody looks at it while it is made what it is to be: he would read its row for nothing, and
-// decide on a pod that is not so any more.
+// take takes a replacement in hand, unless another sync has it, so that nobody looks at it while it is made what it is to be: he would
+// read its row for nothing, and decide on a pod that is not so any more.
 func (w *Watcher) take(fresh *fresher) {
 	if fresh.inHand == "" && w.memory.take(fresh.created.UID) {
 		fresh.inHand = fresh.created.UID
 	}
-	w.memory.wrote(fresh.created)
+	if fresh.inHand == fresh.created.UID {
+		w.memory.wrote(fresh.created)
+	}
 }
 
 // fresher is what a sync knows and the informer may not yet.
