@@ -21,7 +21,7 @@ import (
 func (i *site) bare(m moulds, n int, events float64) {
 	i.t.Helper()
 	queued := tasks(n)
-	i.etcd.put(i.t, i.cast(m.created, queued))
+	i.put(i.cast(m.created, queued))
 	pods := i.cast(m.failed, queued)
 	failing := i.etcd.change(i.t, pods)
 	list, err := i.client.CoreV1().Pods(i.Namespace).List(i.t.Context(), metav1.ListOptions{})

@@ -36,8 +36,7 @@ type put struct {
 	Value []byte `json:"value"`
 }
 
-// put writes pods that nobody watches yet, in few transactions. What comes of one transaction has one version, and a watch that
-// is resumed in the middle of it would miss the rest.
+// put writes pods in few transactions.
 func (e etcd) put(t testing.TB, pods []*corev1.Pod) {
 	t.Helper()
 	for some := range slices.Chunk(pods, operations) {

@@ -104,3 +104,19 @@ func (i *site) cast(mould *corev1.Pod, of []executor.Task) []*corev1.Pod {
 func chain(pod *corev1.Pod) string {
 	return strings.TrimSuffix(pod.Name, "-r1")
 }
+
+// put writes pods that nobody watches yet, and returns when the API server knows of them all. What it reads of one transaction has one
+// version: who lists it in the middle of that, and watches from there, misses the rest. The last pod is in one of its own.
+func (i *site) put(pods []*corev1.Pod) {
+	i.t.Helper()
+	if len(pods) == 0 {
+		return
+	}
+	last := pods[len(pods)-1]
+	i.etcd.put(i.t, pods[:len(pods)-1])
+	i.etcd.put(i.t, []*corev1.Pod{last})
+	i.until("the API server knows of the pods", func() bool {
+		_, err := i.client.CoreV1().Pods(i.Namespace).Get(i.t.Context(), last.Name, metav1.GetOptions{ResourceVersion: "0"}) // of what it has read
+		return err == nil
+	})
+}

@@ -44,7 +44,7 @@ func (i *site) storm(m moulds, n int) {
 	queued := tasks(n)
 	i.rows.queue(queued...)
 	failed := i.cast(m.failed, queued)
-	i.etcd.put(i.t, i.cast(m.created, queued))
+	i.put(i.cast(m.created, queued))
 	i.install()
 	i.untilLeads(n)
 	i.untilCalm()

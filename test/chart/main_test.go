@@ -4,11 +4,12 @@ package chart_test
 
 import (
 	"context"
+	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strings"
 	"testing"
 
 	"k8s.io/client-go/kubernetes"
@@ -91,14 +92,15 @@ func foreign(ctx context.Context) (paths []string, err error) {
 		{".", "github.com/cert-manager/cert-manager", "deploy/crds", []string{"cert-manager.io_certificates.yaml", "cert-manager.io_issuers.yaml"}},
 		{filepath.Join("..", "..", "internal", "tools", "prometheus-operator"), "github.com/prometheus-operator/prometheus-operator", "example/prometheus-operator-crd", []string{"monitoring.coreos.com_podmonitors.yaml"}},
 	} {
-		list := exec.CommandContext(ctx, "go", "list", "-m", "-f", "{{.Dir}}", from.module)
-		list.Dir = from.workspace
-		out, err := list.Output()
-		if err != nil {
+		download := exec.CommandContext(ctx, "go", "mod", "download", "-json", from.module) // no program needs its code
+		download.Dir = from.workspace
+		out, err := download.Output()
+		var module struct{ Dir string }
+		if err = errors.Join(err, json.Unmarshal(out, &module)); err != nil {
 			return nil, fmt.Errorf("finding module %s: %w", from.module, err)
 		}
 		for _, file := range from.files {
-			paths = append(paths, filepath.Join(strings.TrimSpace(string(out)), from.folder, file))
+			paths = append(paths, filepath.Join(module.Dir, from.folder, file))
 		}
 	}
 	return paths, nil
