@@ -47,7 +47,8 @@ func faults() map[string][]edit {
 
 		// What was just created is forgotten, and its name is another each time.
 		"a": {
-			{"pkg/watcher/sync.go", `fresh.created = out.created`, `_ = out.created`},
+			{"pkg/watcher/sync.go", `fresh.created = out.created
+		w.take(fresh)`, `_ = out.created`},
 			{"pkg/requeue/replacement.go", `strconv.Itoa(next.Attempt)
 `, `strconv.Itoa(next.Attempt) + "-" + strconv.FormatInt(next.NotBefore.UnixNano()%100_000_000, 36)
 `},
