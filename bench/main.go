@@ -36,11 +36,11 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 		return err
 	}
 	o.measure.Progress = stderr
-	report, err := bench.Run(ctx, o.measure)
-	if err != nil {
-		return err
+	report, failed := bench.Run(ctx, o.measure)
+	if len(report.Series) == 0 {
+		return failed
 	}
-	return errors.Join(report.Table(stdout), write(report, o.out))
+	return errors.Join(report.Table(stdout), write(report, o.out), failed)
 }
 
 // write writes the report into a folder.

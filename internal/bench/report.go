@@ -110,7 +110,11 @@ func (s *Series) quantile(q float64) float64 {
 	return sorted[max(0, int(math.Ceil(q*float64(len(sorted))))-1)]
 }
 
+// mean is not a number where nothing was measured: a report may have ended early.
 func (s *Series) mean() float64 {
+	if s == nil {
+		return math.NaN()
+	}
 	var sum float64
 	for _, v := range s.Samples {
 		sum += v

@@ -40,12 +40,16 @@ func Names() []string {
 	return names
 }
 
-// Run measures, and returns a report. A slow outcome is none to fail for; a wrong one is an error.
+// Run measures, and returns a report, also of what was measured before it failed. A slow outcome is none to fail for; a wrong one is
+// an error.
 func Run(ctx context.Context, o Options) (*Report, error) {
-	var report *Report
-	err := Scoped(ctx, func(t testing.TB) { report = Measure(t, o) })
+	report := newReport(o)
+	err := Scoped(ctx, func(t testing.TB) { measure(t, o, report) })
 	if ctx.Err() != nil {
-		return nil, fmt.Errorf("interrupted: %w", ctx.Err())
+		err = fmt.Errorf("interrupted: %w", ctx.Err())
+	}
+	if err != nil {
+		report.Conditions.Notes = append(report.Conditions.Notes, "It ended early, by an error: what is not here was not measured.")
 	}
 	return report, err
 }
@@ -53,8 +57,23 @@ func Run(ctx context.Context, o Options) (*Report, error) {
 // Measure is Run for a test.
 func Measure(t testing.TB, o Options) *Report {
 	t.Helper()
-	report := &Report{Schema: 1, Began: time.Now().UTC().Truncate(time.Second), Conditions: conditions(o)}
+	report := newReport(o)
+	measure(t, o, report)
+	return report
+}
+
+func newReport(o Options) *Report {
+	return &Report{Schema: 1, Began: time.Now().UTC().Truncate(time.Second), Conditions: conditions(o)}
+}
+
+func measure(t testing.TB, o Options, report *Report) {
+	t.Helper()
 	s := newStage(t, o, report)
+	defer func() {
+		report.Conditions.Load = append(report.Conditions.Load, load())
+		report.Took = significant(time.Since(s.began).Seconds())
+		report.Goals = judge(report)
+	}()
 	report.Conditions.Database = s.version()
 	if out, err := exec.CommandContext(t.Context(), "git", "-C", s.root, "describe", "--always", "--dirty").Output(); err == nil {
 		report.Conditions.Revision = strings.TrimSpace(string(out))
@@ -67,10 +86,6 @@ func Measure(t testing.TB, o Options) *Report {
 		b.run(s)
 		s.say("%s is measured, in %.0f s", b.name, time.Since(began).Seconds())
 	}
-	report.Conditions.Load = append(report.Conditions.Load, load())
-	report.Took = significant(time.Since(s.began).Seconds())
-	report.Goals = judge(report)
-	return report
 }
 
 // few is a number of samples, or one that is enough to see that all comes out right.
