@@ -30,7 +30,6 @@ import (
 )
 
 func main() {
-	collectSeldom()
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, os.Interrupt)
 	err := run(ctx, os.Args[1:], os.Stdout, os.Stderr)
 	stop()
