@@ -7,10 +7,10 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
-	"sync"
 	"time"
 
 	"github.com/stretchr/testify/require"
+	"golang.org/x/sync/errgroup"
 )
 
 // profiling is for how long a profile is taken. Go's takes its time in advance.
@@ -32,25 +32,21 @@ func (i *site) profiled(name string, addresses map[string]string, f func()) {
 	for of, address := range addresses {
 		take[of] = func() ([]byte, error) { return fetch(i.t.Context(), "http://"+address+query) }
 	}
-	var all sync.WaitGroup
-	var mu sync.Mutex
-	failed := map[string]error{}
+	var all errgroup.Group
 	for of, take := range take {
-		all.Go(func() {
+		all.Go(func() error {
 			profile, err := take()
 			if err == nil {
 				err = os.WriteFile(filepath.Join(i.options.Profiles, name+"-"+of+".pprof"), profile, 0o600)
 			}
-			mu.Lock()
-			defer mu.Unlock()
-			failed[of] = err
+			if err != nil {
+				return fmt.Errorf("profile of %s: %w", of, err)
+			}
+			return nil
 		})
 	}
 	f()
-	all.Wait()
-	for of, err := range failed {
-		require.NoError(i.t, err, "profile of %s", of)
-	}
+	require.NoError(i.t, all.Wait())
 }
 
 func fetch(ctx context.Context, url string) ([]byte, error) {
