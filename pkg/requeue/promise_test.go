@@ -23,13 +23,14 @@ func does(actions ...Action) func(scene, Decision) bool {
 
 func always(scene, Decision) bool { return true }
 
-// queuedHere says, in other words than the rules do, that the row is queued as it was for the pod.
+// queuedHere says, in other words than the rules do, that the row is queued as it was for the pod. Airflow queues no row
+// without a queued_dttm.
 func queuedHere(s scene) bool {
 	t, known := s.Row.Task, s.SeenQueued
 	if v, err := time.Parse(time.RFC3339Nano, s.Pod.Annotations[AnnotationQueuedAt]); err == nil {
 		known = v
 	}
-	ours := s.Seal.State == SealValid && s.Row.State == Found && t.State == "queued" && t.TryNumber == s.Seal.Job.TryNumber
+	ours := s.Seal.State == SealValid && s.Row.State == Found && t.State == "queued" && !t.QueuedAt.IsZero() && t.TryNumber == s.Seal.Job.TryNumber
 	if ours && s.Seal.Job.Ref.ID != "" && t.ID != "" {
 		ours = s.Seal.Job.Ref.ID == t.ID
 	}
@@ -85,8 +86,8 @@ func promises() []promise {
 		{"no second replacement is committed", does(Commit), func(s scene, d Decision) bool {
 			return Committed(d.Replacement) || !slices.ContainsFunc(replacements(s), Committed)
 		}},
-		{"a pod is deleted only while Pending, held, with the reason on it", does(Delete), func(s scene, d Decision) bool {
-			return s.Pod.Status.Phase == corev1.PodPending && s.Pod.DeletionTimestamp == nil && Held(s.Pod) &&
+		{"a pod is deleted only while Pending or behind our gate, held, with the reason on it", does(Delete), func(s scene, d Decision) bool {
+			return (s.Pod.Status.Phase == corev1.PodPending || Gated(s.Pod)) && s.Pod.DeletionTimestamp == nil && Held(s.Pod) &&
 				d.Reason != "" && s.Pod.Annotations[AnnotationReason] == string(d.Reason)
 		}},
 		{"a pod is marked Failed only when it was deleted before it had a node, or our gate keeps it from one", does(MarkFailed), func(s scene, _ Decision) bool {
