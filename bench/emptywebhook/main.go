@@ -38,11 +38,11 @@ func main() {
 	os.Exit(1)
 }
 
-// server speaks HTTP/1.1 as airflow-requeue's webhook does.
+// server speaks HTTP/1.1, and keeps connections that wait, as airflow-requeue's webhook does.
 func server(address string, handler http.Handler) *http.Server {
 	protocols := &http.Protocols{}
 	protocols.SetHTTP1(true)
-	return &http.Server{Addr: address, Handler: handler, Protocols: protocols, ReadHeaderTimeout: 5 * time.Second}
+	return &http.Server{Addr: address, Handler: handler, Protocols: protocols, ReadHeaderTimeout: 2 * time.Minute}
 }
 
 // patch adds an annotation that can't be compressed any further.

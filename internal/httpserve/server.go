@@ -12,8 +12,17 @@ import (
 	"time"
 )
 
-// drainTimeout bounds the wait for requests under way at the end.
-const drainTimeout = 10 * time.Second
+const (
+	// drainTimeout bounds the wait for requests under way at the end.
+	drainTimeout = 10 * time.Second
+	// bodyTimeout bounds how long a request's body may take once its header is read.
+	bodyTimeout = 15 * time.Second
+	// writeTimeout bounds a handshake, and from the header on all that follows, the body too. A CPU profile takes 30 s.
+	writeTimeout = time.Minute
+	// idleTimeout is how long a connection may wait for a request. Clients in Go, as the API server is one, close theirs after
+	// 90 s, and are to be the first: a request that meets the server's close fails, and its pod goes unheld.
+	idleTimeout = 2 * time.Minute
+)
 
 // New returns a server with bounds. tlsConfig is nil for plain HTTP. HTTP/1.1 is all that the API server, Prometheus and
 // the kubelet speak to it, and leaves HTTP/2's ways to exhaust a server out: there are no streams to be limited.
@@ -21,16 +30,27 @@ func New(handler http.Handler, tlsConfig *tls.Config, log *slog.Logger) *http.Se
 	var protocols http.Protocols
 	protocols.SetHTTP1(true)
 	return &http.Server{
-		Handler:           handler,
-		TLSConfig:         tlsConfig,
-		Protocols:         &protocols,
-		ReadHeaderTimeout: 5 * time.Second,
-		ReadTimeout:       15 * time.Second,
-		WriteTimeout:      15 * time.Second,
-		IdleTimeout:       2 * time.Minute,
+		Handler:   readWithin(bodyTimeout, handler),
+		TLSConfig: tlsConfig,
+		Protocols: &protocols,
+		// As long as for those that have had a request: a client in Go opens more connections than it comes to need, and keeps
+		// them. A ReadTimeout would count for these as well.
+		ReadHeaderTimeout: idleTimeout,
+		IdleTimeout:       idleTimeout,
+		WriteTimeout:      writeTimeout,
 		MaxHeaderBytes:    64 << 10,
 		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelDebug), // handshakes of port scans and probes
 	}
+}
+
+// readWithin bounds how long a request's body may take.
+func readWithin(d time.Duration, handler http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.ContentLength != 0 { // else the deadline would end the request's context
+			_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(d)) // no connection of a server is without
+		}
+		handler.ServeHTTP(w, r)
+	})
 }
 
 // Serve serves until ctx is done, then lets the requests under way end.
