@@ -40,15 +40,23 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	if len(report.Series) == 0 {
 		return failed
 	}
-	return errors.Join(report.Table(stdout), write(report, o.out), failed)
+	return errors.Join(report.Table(stdout), write(report, filepath.Join(o.out, name(failed))), failed)
 }
 
-// write writes the report into a folder.
-func write(report *bench.Report, dir string) error {
-	if err := os.MkdirAll(dir, 0o755); err != nil {
+// name of the report's file: one of a run that failed does not take the place of the last whole one.
+func name(failed error) string {
+	if failed != nil {
+		return "unfinished.json"
+	}
+	return "bench.json"
+}
+
+// write writes the report into a file, and makes its folder.
+func write(report *bench.Report, path string) error {
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return fmt.Errorf("making the folder for the report: %w", err)
 	}
-	file, err := os.Create(filepath.Join(dir, "bench.json"))
+	file, err := os.Create(path)
 	if err != nil {
 		return fmt.Errorf("writing the report: %w", err)
 	}

@@ -32,7 +32,7 @@ func parse(args []string) (o options, help string, err error) {
 	flags.BoolVar(&o.measure.Airflow, "airflow", true, "measure Airflow's own executor as well, which is installed from PyPI")
 	flags.IntVar(&o.measure.Storm, "storm", 10000, "`pods` of the largest storm")
 	flags.StringVar(&o.measure.Profiles, "profiles", "", "`folder` for CPU profiles of watcher, webhook and API server, which cost some time")
-	flags.StringVar(&o.out, "out", "docs/bench", "`folder` that bench.json is written to")
+	flags.StringVar(&o.out, "out", "docs/bench", "`folder` for bench.json, or unfinished.json of a run that fails")
 	switch err := flags.Parse(args); {
 	case errors.Is(err, pflag.ErrHelp):
 		return o, intro + flags.FlagUsagesWrapped(110), nil

@@ -27,17 +27,18 @@ import (
 // stage is what all benchmarks have in common: servers, and programs that are built.
 type stage struct {
 	testing.TB
-	options Options
-	root    string // of the checkout
-	servers *controlplane.ControlPlane
-	built   programs.Built
-	tables  string
-	sql     *testdb.Server
-	client  kubernetes.Interface // an administrator's, whom the API server never has wait
-	etcd    etcd
-	report  *Report
-	began   time.Time
-	sites   int
+	options   Options
+	root      string // of the checkout
+	servers   *controlplane.ControlPlane
+	serverLog programs.Log // of etcd and the API server
+	built     programs.Built
+	tables    string
+	sql       *testdb.Server
+	client    kubernetes.Interface // an administrator's, whom the API server never has wait
+	etcd      etcd
+	report    *Report
+	began     time.Time
+	sites     int
 }
 
 // newStage starts the servers, which end with t.
@@ -48,7 +49,7 @@ func newStage(t testing.TB, o Options, report *Report) *stage {
 	out, err := exec.CommandContext(t.Context(), "go", "env", "GOMOD").Output()
 	require.NoError(t, err)
 	s.root = filepath.Dir(strings.TrimSpace(string(out)))
-	s.servers, err = controlplane.Start(t.Context(), controlplane.Options{Progress: o.Progress,
+	s.servers, err = controlplane.Start(t.Context(), controlplane.Options{Progress: o.Progress, Log: &s.serverLog,
 		APIServerFlags: map[string][]string{"request-timeout": {"5m"}}}) // slow is an outcome like any other
 	require.NoError(t, err)
 	t.Cleanup(func() { _ = s.servers.Stop() })
@@ -132,6 +133,7 @@ func (s *stage) with(f func(*site)) {
 		t.Cleanup(func() { // after the watcher's end
 			if t.Failed() {
 				t.Logf("the programs said:\n%s", i.said.About("level=WARN", "level=ERROR", "panic"))
+				t.Logf("the API server said:\n%s", s.serverLog.About("failing open"))
 			}
 		})
 		f(i)
