@@ -9,6 +9,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/stretchr/testify/require"
 )
 
 // Options say what a run measures.
@@ -68,23 +70,26 @@ func newReport(o Options) *Report {
 
 func measure(t testing.TB, o Options, report *Report) {
 	t.Helper()
-	s := newStage(t, o, report)
+	b := newBackdrop(t, o, report)
 	defer func() {
 		report.Conditions.Load = append(report.Conditions.Load, load())
-		report.Took = significant(time.Since(s.began).Seconds())
+		report.Took = significant(time.Since(b.began).Seconds())
 		report.Goals = judge(report)
 	}()
-	report.Conditions.Database = s.version()
-	if out, err := exec.CommandContext(t.Context(), "git", "-C", s.root, "describe", "--always", "--dirty").Output(); err == nil {
+	if out, err := exec.CommandContext(t.Context(), "git", "-C", b.root, "describe", "--always", "--dirty").Output(); err == nil {
 		report.Conditions.Revision = strings.TrimSpace(string(out))
 	}
-	for _, b := range benchmarks() {
-		if len(o.Only) > 0 && !slices.Contains(o.Only, b.name) {
+	for _, wanted := range benchmarks() {
+		if len(o.Only) > 0 && !slices.Contains(o.Only, wanted.name) {
 			continue
 		}
 		began := time.Now()
-		b.run(s)
-		s.say("%s is measured, in %.0f s", b.name, time.Since(began).Seconds())
+		require.NoError(t, Scoped(t.Context(), func(t testing.TB) {
+			s := newStage(t, b)
+			report.Conditions.Database = s.version()
+			wanted.run(s)
+		}))
+		b.say("%s is measured, in %.0f s", wanted.name, time.Since(began).Seconds())
 	}
 }
 

@@ -24,43 +24,64 @@ import (
 	"github.com/airflow-requeue/airflow-requeue/internal/world"
 )
 
-// stage is what all benchmarks have in common: servers, and programs that are built.
+// stage is what a benchmark has to itself: servers. What an etcd was full of before, it compacts in the middle of the next.
 type stage struct {
 	testing.TB
-	options   Options
-	root      string // of the checkout
+	*backdrop
+
 	servers   *controlplane.ControlPlane
 	serverLog programs.Log // of etcd and the API server
-	built     programs.Built
-	tables    string
 	sql       *testdb.Server
 	client    kubernetes.Interface // an administrator's, whom the API server never has wait
 	etcd      etcd
-	report    *Report
-	began     time.Time
 	sites     int
 }
 
-// newStage starts the servers, which end with t.
-func newStage(t testing.TB, o Options, report *Report) *stage {
+// backdrop is what all stages share: what does not matter to what is measured.
+type backdrop struct {
+	options Options
+	root    string // of the checkout
+	built   programs.Built
+	tables  string
+	report  *Report
+	began   time.Time
+}
+
+// newBackdrop builds the programs, which go with t.
+func newBackdrop(t testing.TB, o Options, report *Report) *backdrop {
 	t.Helper()
-	s := &stage{TB: t, options: o, report: report, began: time.Now()}
-	s.say("builds the programs, starts etcd, kube-apiserver and PostgreSQL")
+	b := &backdrop{options: o, report: report, began: time.Now()}
+	b.say("builds the programs")
 	out, err := exec.CommandContext(t.Context(), "go", "env", "GOMOD").Output()
 	require.NoError(t, err)
-	s.root = filepath.Dir(strings.TrimSpace(string(out)))
-	s.servers, err = controlplane.Start(t.Context(), controlplane.Options{Progress: o.Progress, Log: &s.serverLog,
+	b.root = filepath.Dir(strings.TrimSpace(string(out)))
+	dir := t.TempDir()
+	b.built, err = programs.Build(t.Context(), dir, nil, "watcher", "webhook")
+	require.NoError(t, err)
+	b.built["emptywebhook"], err = programs.BuildPackage(t.Context(), dir, nil, "bench/emptywebhook")
+	require.NoError(t, err)
+	tables, err := os.ReadFile(filepath.Join(b.root, "pkg", "tidb", "testdata", string(executor.Airflow3)+"-postgresql.sql"))
+	require.NoError(t, err)
+	b.tables = string(tables)
+	return b
+}
+
+// say is a line of progress.
+func (b *backdrop) say(format string, args ...any) {
+	fmt.Fprintf(b.options.Progress, "%6.1fs  %s\n", time.Since(b.began).Seconds(), fmt.Sprintf(format, args...))
+}
+
+// newStage starts the servers, which end with t.
+func newStage(t testing.TB, b *backdrop) *stage {
+	t.Helper()
+	b.say("starts etcd, kube-apiserver and PostgreSQL")
+	s := &stage{TB: t, backdrop: b}
+	var err error
+	s.servers, err = controlplane.Start(t.Context(), controlplane.Options{Progress: b.options.Progress, Log: &s.serverLog,
 		APIServerFlags: map[string][]string{"request-timeout": {"5m"}}}) // slow is an outcome like any other
 	require.NoError(t, err)
 	t.Cleanup(func() { _ = s.servers.Stop() })
-	dir := t.TempDir()
-	s.built, err = programs.Build(t.Context(), dir, nil, "watcher", "webhook")
-	require.NoError(t, err)
-	s.built["emptywebhook"], err = programs.BuildPackage(t.Context(), dir, nil, "bench/emptywebhook")
-	require.NoError(t, err)
-	tables, err := os.ReadFile(filepath.Join(s.root, "pkg", "tidb", "testdata", string(executor.Airflow3)+"-postgresql.sql"))
-	require.NoError(t, err)
-	s.tables, s.sql = string(tables), testdb.PostgreSQL(t)
+	s.sql = testdb.PostgreSQL(t)
 	s.client = s.unlimited(s.servers.Config())
 	s.etcd = etcd{url: s.servers.Etcd()}
 	s.grant()
@@ -97,11 +118,6 @@ func (s *stage) as(user string) kubernetes.Interface {
 	config, err := s.servers.User(user)
 	require.NoError(s, err)
 	return s.unlimited(config)
-}
-
-// say is a line of progress.
-func (s *stage) say(format string, args ...any) {
-	fmt.Fprintf(s.options.Progress, "%6.1fs  %s\n", time.Since(s.began).Seconds(), fmt.Sprintf(format, args...))
 }
 
 // site is an Airflow with a namespace and a database of its own, and the programs that serve it.

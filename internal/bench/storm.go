@@ -104,7 +104,7 @@ func (i *site) untilCalm() {
 	i.until("the watcher is at rest", func() bool {
 		time.Sleep(300 * time.Millisecond)
 		found := i.metrics(i.watcher)
-		now := found.Sum(asked)
+		now := found.Sum(rowsAsked)
 		if now != last || now < found.Sum("airflow_requeue_tracked_pods") {
 			last, calm = now, 0
 			return false
