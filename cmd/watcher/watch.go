@@ -107,7 +107,7 @@ func (o *options) labelled(registry prometheus.Registerer) prometheus.Registerer
 
 // newWatcher returns a Watcher, and what reads the rows for it, which is to run.
 func newWatcher(o *options, namespaces []string, db *tidb.DB, d watcher.Dependencies) (*watcher.Watcher, *tidb.Batcher, error) {
-	batcher := tidb.NewBatcher(db.Lookup, tidb.MaxRefs)
+	batcher := tidb.NewBatcher(db.Lookup, min(o.workers, tidb.MaxRefs)) // when all workers wait, nobody else will come
 	d.Rows, d.Clock = batcher, clock.RealClock{}
 	w, err := watcher.New(watcher.Options{Installation: o.installation, Namespaces: namespaces, Policy: o.policy,
 		ReplacedPodTTL: o.replacedPodTTL, Workers: o.workers, StormBreaker: o.stormBreaker}, d)

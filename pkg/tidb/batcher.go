@@ -41,6 +41,7 @@ type Batcher struct {
 	lookup func(context.Context, []requeue.Ref) (map[requeue.Ref]requeue.TaskInstance, error)
 	limit  int
 	wake   chan struct{} // holds one element while waiting is not empty
+	filled chan struct{} // holds one element when a batch has become full
 
 	mu      sync.Mutex
 	waiting []*batch         // not started, in order; only the last one has room
@@ -67,7 +68,8 @@ func NewBatcher(
 	if limit <= 0 {
 		limit = MaxRefs
 	}
-	return &Batcher{Timeout: DefaultTimeout, Crowd: DefaultCrowd, lookup: lookup, limit: limit, wake: make(chan struct{}, 1)}
+	return &Batcher{Timeout: DefaultTimeout, Crowd: DefaultCrowd, lookup: lookup, limit: limit,
+		wake: make(chan struct{}, 1), filled: make(chan struct{}, 1)}
 }
 
 // Get reads one task instance; found says whether it has a row. It blocks until a query that started after the call is
@@ -108,11 +110,19 @@ func (b *Batcher) join(ref requeue.Ref) *batch {
 	}
 	last := b.waiting[len(b.waiting)-1]
 	last.refs[ref] = true
-	select {
-	case b.wake <- struct{}{}:
-	default:
+	signal(b.wake)
+	if len(last.refs) == b.limit {
+		signal(b.filled)
 	}
 	return last
+}
+
+// signal leaves an element in a channel with room for one.
+func signal(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
 }
 
 // Run sends the queries until ctx is over. Everyone who waits then gets an error, and so does every later Get.
@@ -135,9 +145,13 @@ func (b *Batcher) Run(ctx context.Context) {
 	}
 }
 
-// gather holds a query up for others while many ask, unless it is full.
+// gather holds a query up for others while many ask, until it is full.
 func (b *Batcher) gather(ctx context.Context) {
 	b.mu.Lock()
+	select {
+	case <-b.filled: // an earlier one was
+	default:
+	}
 	room := len(b.waiting) == 1 && len(b.waiting[0].refs) < b.limit
 	crowded := time.Since(b.last[b.oldest]) < b.Crowd
 	b.mu.Unlock()
@@ -148,6 +162,7 @@ func (b *Batcher) gather(ctx context.Context) {
 	defer held.Stop()
 	select {
 	case <-held.C:
+	case <-b.filled:
 	case <-ctx.Done():
 	}
 }

@@ -152,6 +152,23 @@ func TestBatcher(t *testing.T) {
 		assert.Equal(b, answer{1, true, nil, 2 * time.Second}, last())
 		assert.Equal(b, []int{1, 500}, b.table.sizes())
 	})
+	inBubble(t, "a query that is held up goes when it is full", func(b *bubble) {
+		b.table.takes = time.Millisecond
+		for i := range crowd - 1 {
+			b.get(b.Context(), fmt.Sprint(i))()
+		}
+		for range 2 {
+			first := b.get(b.Context(), "first")
+			time.Sleep(10 * time.Millisecond)
+			var last func() answer
+			for i := range 499 {
+				last = b.get(b.Context(), fmt.Sprint(i))
+			}
+			assert.Equal(b, answer{1, true, nil, 11 * time.Millisecond}, first())
+			assert.Equal(b, answer{1, true, nil, time.Millisecond}, last())
+		}
+		assert.Equal(b, []int{500, 500}, b.table.sizes()[crowd-1:])
+	})
 	inBubble(t, "a query asks for no more than 500", func(b *bubble) {
 		b.get(b.Context(), "first")
 		synctest.Wait()
