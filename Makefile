@@ -41,7 +41,7 @@ test-airflow: controlplane databases ## prove it against Airflow itself, old and
 OUT ?= docs/bench
 
 .PHONY: bench
-bench: controlplane ## measure cost and speed beside what they are to be compared with (about 25 minutes; BENCH=--help)
+bench: controlplane ## measure cost and speed beside what they are to be compared with (about 20 minutes; BENCH=--help)
 	@hack/databases.sh
 	@hack/python.sh
 	$(GO) run ./bench --out=$(OUT) $(BENCH)

@@ -36,6 +36,22 @@ func TestABenchmarkChecksItsOutcomesAndReportsAllOfItsSamples(t *testing.T) {
 	}
 }
 
+// TestTheDocsShowTheTableOfTheReport keeps numbers from being written by hand: after `make bench`, copy the table that it prints.
+func TestTheDocsShowTheTableOfTheReport(t *testing.T) {
+	raw, err := os.ReadFile(filepath.FromSlash("../docs/bench/bench.json"))
+	require.NoError(t, err)
+	var report bench.Report
+	require.NoError(t, json.Unmarshal(raw, &report))
+	var table bytes.Buffer
+	require.NoError(t, report.Table(&table))
+	for _, doc := range []string{"../README.md", "../docs/performance.md"} {
+		text, err := os.ReadFile(filepath.FromSlash(doc))
+		require.NoError(t, err)
+		assert.Contains(t, string(text), table.String(), doc)
+		assert.Contains(t, string(text), "at revision "+report.Conditions.Revision, doc)
+	}
+}
+
 func TestOptionsSayWhatThereIs(t *testing.T) {
 	o, _, err := parse([]string{"--only=storm,scale", "--quick", "--airflow=false", "--out=here"})
 	require.NoError(t, err)
