@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"os"
 	"strings"
 	"sync"
 	"testing"
@@ -104,14 +105,16 @@ func TestAClientThatSendsTooSlowlyIsLeft(t *testing.T) {
 	for name, test := range map[string]struct {
 		sends string
 		after time.Duration
+		read  error // what the handler gets of the body
 	}{
 		"no handshake": {after: writeTimeout},
 		"no header":    {sends: "GET / HTTP/1.1\r\nHost: a\r\nSlow: ", after: idleTimeout},
-		"no body":      {sends: "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\nslow", after: bodyTimeout},
+		"no body":      {sends: "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\nslow", after: bodyTimeout, read: os.ErrDeadlineExceeded},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				conn := piped(t, func(_ http.ResponseWriter, r *http.Request) { _, _ = io.Copy(io.Discard, r.Body) })
+				var read error
+				conn := piped(t, func(_ http.ResponseWriter, r *http.Request) { _, read = io.Copy(io.Discard, r.Body) })
 				began := time.Now()
 				to := io.ReadWriter(conn)
 				if test.sends == "" {
@@ -124,6 +127,7 @@ func TestAClientThatSendsTooSlowlyIsLeft(t *testing.T) {
 
 				assert.NoError(t, err)
 				assert.Equal(t, test.after, time.Since(began))
+				assert.ErrorIs(t, read, test.read)
 			})
 		})
 	}
