@@ -41,7 +41,6 @@ type Batcher struct {
 	lookup func(context.Context, []requeue.Ref) (map[requeue.Ref]requeue.TaskInstance, error)
 	limit  int
 	wake   chan struct{} // holds one element while waiting is not empty
-	filled chan struct{} // holds one element when a batch has become full
 
 	mu      sync.Mutex
 	waiting []*batch         // not started, in order; only the last one has room
@@ -53,6 +52,7 @@ type Batcher struct {
 // batch is one query: first what is asked for, and once done is closed, its outcome.
 type batch struct {
 	refs  map[requeue.Ref]bool
+	full  chan struct{} // closed when it has no room
 	done  chan struct{}
 	found map[requeue.Ref]requeue.TaskInstance
 	err   error
@@ -68,8 +68,7 @@ func NewBatcher(
 	if limit <= 0 {
 		limit = MaxRefs
 	}
-	return &Batcher{Timeout: DefaultTimeout, Crowd: DefaultCrowd, lookup: lookup, limit: limit,
-		wake: make(chan struct{}, 1), filled: make(chan struct{}, 1)}
+	return &Batcher{Timeout: DefaultTimeout, Crowd: DefaultCrowd, lookup: lookup, limit: limit, wake: make(chan struct{}, 1)}
 }
 
 // Get reads one task instance; found says whether it has a row. It blocks until a query that started after the call is
@@ -106,23 +105,18 @@ func (b *Batcher) join(ref requeue.Ref) *batch {
 		}
 	}
 	if n := len(b.waiting); n == 0 || len(b.waiting[n-1].refs) == b.limit {
-		b.waiting = append(b.waiting, &batch{refs: map[requeue.Ref]bool{}, done: make(chan struct{})})
+		b.waiting = append(b.waiting, &batch{refs: map[requeue.Ref]bool{}, full: make(chan struct{}), done: make(chan struct{})})
 	}
 	last := b.waiting[len(b.waiting)-1]
 	last.refs[ref] = true
-	signal(b.wake)
 	if len(last.refs) == b.limit {
-		signal(b.filled)
+		close(last.full)
 	}
-	return last
-}
-
-// signal leaves an element in a channel with room for one.
-func signal(c chan struct{}) {
 	select {
-	case c <- struct{}{}:
+	case b.wake <- struct{}{}:
 	default:
 	}
+	return last
 }
 
 // Run sends the queries until ctx is over. Everyone who waits then gets an error, and so does every later Get.
@@ -148,21 +142,19 @@ func (b *Batcher) Run(ctx context.Context) {
 // gather holds a query up for others while many ask, until it is full.
 func (b *Batcher) gather(ctx context.Context) {
 	b.mu.Lock()
-	select {
-	case <-b.filled: // an earlier one was
-	default:
+	var full chan struct{}
+	if crowded := time.Since(b.last[b.oldest]) < b.Crowd; crowded && len(b.waiting) > 0 {
+		full = b.waiting[0].full
 	}
-	room := len(b.waiting) == 1 && len(b.waiting[0].refs) < b.limit
-	crowded := time.Since(b.last[b.oldest]) < b.Crowd
 	b.mu.Unlock()
-	if !room || !crowded {
+	if full == nil {
 		return
 	}
 	held := time.NewTimer(b.Crowd)
 	defer held.Stop()
 	select {
 	case <-held.C:
-	case <-b.filled:
+	case <-full:
 	case <-ctx.Done():
 	}
 }
